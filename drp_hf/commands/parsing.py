@@ -1,0 +1,41 @@
+"""From command line to config, and from a user's mistake to one sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from drp_hf.errors import DRPError
+
+
+def parse(dataclass_types: Any, argv: Sequence[str] | None, positional: str | None = None) -> Any:
+    """Parses flags and `--config file.yaml` into config dataclasses with TRL's parser.
+
+    Args:
+        dataclass_types: one config dataclass or a tuple of them.
+        argv: the arguments, `sys.argv[1:]` if None.
+        positional: field that a leading argument without dashes fills (`drp prune TRACES …`).
+
+    Returns:
+        The config, or a tuple of them in the order of `dataclass_types`.
+    """
+    from trl import TrlParser
+
+    args = list(sys.argv[1:] if argv is None else argv)
+    if positional and args and not args[0].startswith("-"):
+        args.insert(0, f"--{positional}")
+    parsed = TrlParser(dataclass_types).parse_args_and_config(args=args)
+    return parsed if isinstance(dataclass_types, tuple) else parsed[0]
+
+
+def run(main: Callable[..., Any], *configs: Any) -> Any:
+    """Calls `main(*configs)`; a `DRPError` is printed as one sentence and ends the process with status 2."""
+    try:
+        return main(*configs)
+    except DRPError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(str(error))}")
+        raise SystemExit(2) from None

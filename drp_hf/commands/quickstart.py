@@ -1,0 +1,109 @@
+"""`drp quickstart`: the whole pipeline on the embedded default, without GPU, Hub or key.
+
+Problems → rollout by the reasoner → pruned corpus → DRP training → both measured on held-out problems → report. Each
+stage is the command of that name with the settings of `recipes/quickstart/<stage>.yaml`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from drp_hf.commands import evaluate, problems, prune, report, rollout, sft
+from drp_hf.commands.parsing import parse, run
+from drp_hf.embedded import REASONER
+
+
+@dataclass
+class QuickstartConfig:
+    """
+    Configuration of `drp quickstart`.
+
+    Parameters:
+        > Parameters that control the run
+
+        output_dir (`str`, *optional*, defaults to `"runs/quickstart"`):
+            Folder of everything the run makes. An interrupted run goes on where it stopped.
+        seed (`int`, *optional*, defaults to `0`):
+            Decides the problems of both splits, the sampling of the traces and the training.
+        train_problems (`int`, *optional*, defaults to `160`):
+            Problems the reasoner writes traces for.
+        test_problems (`int`, *optional*, defaults to `160`):
+            Held-out problems on which reasoner and student are measured.
+    """
+
+    output_dir: str = field(default="runs/quickstart", metadata={"help": "Folder of everything the run makes."})
+    seed: int = field(default=0, metadata={"help": "Decides problems, sampling and training."})
+    train_problems: int = field(default=160, metadata={"help": "Problems the reasoner writes traces for."})
+    test_problems: int = field(default=160, metadata={"help": "Held-out problems to measure on."})
+
+
+def settings(types: Any, stage: str, **overrides: Any) -> Any:
+    """The config of a stage: its YAML in the recipes, with some fields overridden."""
+    flags = [word for name, value in overrides.items() for word in (f"--{name}", str(value))]
+    with resources.as_file(resources.files("drp_hf.quickstart_recipes") / f"{stage}.yaml") as recipe:
+        return parse(types, ["--config", str(recipe), *flags])
+
+
+def main(config: QuickstartConfig) -> Path:
+    """Runs the stages one after the other.
+
+    Returns:
+        The path of the report.
+    """
+    from trl import ModelConfig
+
+    from drp_hf.drp_config import DRPConfig
+
+    run_dir = Path(config.output_dir)
+    heading = Console(stderr=True).rule
+    heading("problems")
+    # Seed 0 of the train split is what the reasoner itself was taught on.
+    train, test = (
+        problems.main(problems.ProblemsConfig(str(run_dir / f"{split}.jsonl"), count, split, config.seed + 1))
+        for split, count in (("train", config.train_problems), ("test", config.test_problems))
+    )
+    heading("rollout: the reasoner writes traces")
+    traces = rollout.main(
+        settings(
+            rollout.RolloutConfig,
+            "rollout",
+            problems=train,
+            model=REASONER,
+            output_dir=run_dir / "rollout",
+            seed=config.seed,
+        )
+    )
+    heading("prune: traces become a verified corpus")
+    corpus = prune.main(settings(prune.PruneConfig, "prune", traces=traces, output_dir=run_dir / "corpus"))
+    heading("sft: the student learns from the pruned traces")
+    student = run_dir / "student"
+    sft.main(
+        *settings(
+            (sft.SFTArguments, DRPConfig, ModelConfig),
+            "sft",
+            dataset=corpus,
+            model_name_or_path=REASONER,
+            output_dir=student,
+            seed=config.seed,
+        )
+    )
+    heading("evaluate: reasoner and student on held-out problems")
+    before, after = run_dir / "before", run_dir / "after"
+    for model, output_dir, baseline in ((REASONER, before, {}), (student, after, {"baseline": before})):
+        evaluate.main(
+            settings(
+                evaluate.EvaluateConfig, "evaluate", problems=test, model=model, output_dir=output_dir, **baseline
+            )
+        )
+    heading("report")
+    return report.main(report.ReportConfig([str(before), str(after)], str(corpus), str(run_dir / "report.html")))
+
+
+def cli() -> None:
+    """Entry point of `drp quickstart`."""
+    run(main, parse(QuickstartConfig, None))

@@ -1,0 +1,125 @@
+"""`load_dataset("drp_hf/gsm8k_pruned")`: a corpus folder, the Hub's repository of that name, or the built-in sample.
+
+A corpus folder is plain Parquet with a card and needs none of this: `load_dataset(DIR, "steps")`. What the builder
+adds is the name, the views as fixed configurations, and `sample`, a small corpus that comes with the package.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets.load
+from datasets.data_files import DataFilesDict
+from datasets.download import DownloadConfig
+from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES, _hash_python_lines
+from datasets.packaged_modules.parquet.parquet import Parquet, ParquetConfig
+from fsspec.core import url_to_fs
+
+from drp_hf.corpus import DEFAULT_VIEW, VIEWS, view_file
+from drp_hf.errors import DRPError
+
+NAME = "drp_hf/gsm8k_pruned"
+SAMPLE = "sample"
+SAMPLE_DIR = Path(__file__).parent / SAMPLE
+
+
+class PrunedCorpus(Parquet):
+    """Views of a pruned corpus as configurations; `sample` is the built-in corpus in its default view.
+
+    Args:
+        config_name: a view or `sample`.
+        data_dir: a corpus folder, also one of the Hub (`hf://datasets/<repository>[@<revision>]`); the repository
+            `drp_hf/gsm8k_pruned` if None.
+        token: for private repositories of the Hub.
+        kwargs: as `datasets.DatasetBuilder`.
+
+    Raises:
+        DRPError: the folder is no corpus, or the Hub cannot be reached.
+    """
+
+    BUILDER_CONFIGS = [
+        *(ParquetConfig(name=view, description=description) for view, description in VIEWS.items()),
+        ParquetConfig(name=SAMPLE, description="A small corpus that comes with the package, in its default view."),
+    ]
+    DEFAULT_CONFIG_NAME = DEFAULT_VIEW
+
+    def __init__(
+        self,
+        *,
+        config_name: str | None = None,
+        data_dir: str | None = None,
+        token: str | bool | None = None,
+        storage_options: dict | None = None,
+        **kwargs: Any,
+    ):
+        view = config_name or DEFAULT_VIEW
+        # The name's slash would become a folder of the cache, and the files depend on the view.
+        kwargs |= {"dataset_name": NAME.partition("/")[2], "data_files": None}
+        if view in self.builder_configs:
+            download_config = DownloadConfig(token=token, storage_options=storage_options or {})
+            kwargs["data_files"] = _data_files(view, data_dir, download_config)
+        super().__init__(config_name=view, token=token, storage_options=storage_options, **kwargs)
+
+
+def _data_files(view: str, data_dir: str | None, download_config: DownloadConfig) -> DataFilesDict:
+    if view == SAMPLE:
+        return _find(str(SAMPLE_DIR), DEFAULT_VIEW, download_config)
+    if data_dir is None:
+        try:
+            return _find(f"hf://datasets/{NAME}", view, download_config)
+        except Exception as error:  # offline, unreachable, no such repository, no permission
+            cause = " ".join(str(error).split()) or type(error).__name__
+            raise DRPError(
+                f"{NAME} cannot be loaded from the Hub ({cause}); two ways work offline: "
+                f'load_dataset("{NAME}", data_dir=FOLDER) with a folder that `drp prune` wrote, and '
+                f'load_dataset("{NAME}", "{SAMPLE}") for the small corpus that comes with the package.'
+            ) from error
+    try:
+        return _find(str(data_dir), view, download_config)
+    except FileNotFoundError as error:
+        raise DRPError(
+            f"{data_dir} is no corpus folder (no {view_file(view, '<split>')} in it): "
+            "give data_dir the folder that `drp prune` wrote."
+        ) from error
+
+
+def _find(folder: str, view: str, download_config: DownloadConfig) -> DataFilesDict:
+    """The files of a view by split."""
+    options = dict(download_config.storage_options)
+    if folder.startswith("hf://"):
+        options["token"] = download_config.token
+    else:
+        folder = Path(folder).expanduser().resolve().as_posix()
+    file_system, root = url_to_fs(folder, **options)
+    splits = sorted(
+        Path(name).stem for name in file_system.ls(f"{root}/{view}", detail=False) if name.endswith(".parquet")
+    )
+    if not splits:
+        raise FileNotFoundError(view_file(view, "*"))
+    files = {split: [f"{folder}/{view_file(view, split)}"] for split in splits}
+    return DataFilesDict.from_patterns(files, download_config=download_config)
+
+
+class _ModuleFactory(datasets.load.PackagedDatasetModuleFactory):
+    """Finds the builder of `NAME` without looking for data files: it knows its own.
+
+    The library's own factory searches `data_dir`, and without one the whole working folder, before it asks a builder.
+    """
+
+    def get_module(self) -> datasets.load.DatasetModule:
+        if self.name != NAME:
+            return super().get_module()
+        if self.data_files is not None:
+            raise DRPError(f"{NAME} takes no data_files: give data_dir the folder that `drp prune` wrote.")
+        module, digest = _PACKAGED_DATASETS_MODULES[NAME]
+        return datasets.load.DatasetModule(module, digest, {"data_files": DataFilesDict(), "dataset_name": NAME})
+
+
+def register() -> None:
+    """Makes `load_dataset` know `drp_hf/gsm8k_pruned`."""
+    source = inspect.getsource(sys.modules[__name__]).splitlines()
+    _PACKAGED_DATASETS_MODULES[NAME] = (__name__, _hash_python_lines(source))
+    datasets.load.PackagedDatasetModuleFactory = _ModuleFactory

@@ -1,0 +1,303 @@
+"""Other people's files: traces and problems from JSON Lines, Parquet, a data set folder or a data set of the Hub.
+
+What is wrong with the source as a whole (not found, not JSON, invalid UTF-8, a missing or wrong column) stops before
+any row is handed out, with one sentence that names file, row and field. What is wrong with one trace (no think tags,
+cut off, far too long, …) is handed out with the trace as its `problem`, so that the rest goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drp_hf.errors import DRPError
+from drp_hf.records import THINK_CLOSE, THINK_OPEN, Problem, Trace
+
+MAX_CHARACTERS = 2_000_000
+"""Longest row that is looked at, in characters (about half a million tokens); a longer one is a broken file's."""
+
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+TEXT, ANSWER = "text", "text or a number"
+PROBLEM_FIELDS = {"question": TEXT, "answer": ANSWER}
+TRACE_FIELDS = {**PROBLEM_FIELDS, "reasoning": TEXT, "response": TEXT}
+OUTPUT_FIELDS = {**PROBLEM_FIELDS, "output": TEXT}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One row of a source of traces.
+
+    Args:
+        location: file or data set and row ("traces.jsonl row 3", counted from 1), for messages.
+        trace: the trace; where there is a problem, as much of it as could be read.
+        problem: why it cannot be pruned; empty where it can.
+    """
+
+    location: str
+    trace: Trace
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one split, checked.
+
+    Args:
+        name: file or data set, for messages.
+        count: number of rows.
+        rows: gives an iterator over row numbers (from 1) and plain rows; can be called more than once.
+    """
+
+    name: str
+    count: int
+    rows: Callable[[], Iterator[tuple[int, Mapping[str, Any]]]]
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The readings of one split: their number is known, and they can be gone through more than once."""
+
+    table: Table
+
+    def __len__(self) -> int:
+        return self.table.count
+
+    def __iter__(self) -> Iterator[Reading]:
+        for number, row in self.table.rows():
+            yield _reading(f"{self.table.name} row {number}", row)
+
+
+def read_traces(source: str | Path, split: str | None = None) -> dict[str, Readings]:
+    """Opens a source of traces and checks its columns.
+
+    Args:
+        source: a JSON Lines or Parquet file (one split, `train`), a data set folder, or the name of a data set on the
+            Hub. Columns: `question`, `answer`, either `reasoning` and `response` or `output` (the whole output; its
+            opening think tag may be missing, as where the prompt ends in it), and *optional* `model`.
+        split: the split to read; all of them if None.
+
+    Returns:
+        The readings by split.
+
+    Raises:
+        DRPError: not found, empty, unreadable, or a column is missing or of the wrong type.
+    """
+    return {name: Readings(table) for name, table in _open(source, split, traces=True).items()}
+
+
+def read_problems(source: str | Path, split: str | None = None) -> list[Problem]:
+    """Reads questions with gold answers (columns `question` and `answer`); sources as in `read_traces`.
+
+    Raises:
+        DRPError: as `read_traces`; also an empty field, or several splits and none chosen.
+    """
+    tables = _open(source, split, traces=False)
+    if len(tables) > 1:
+        raise DRPError(f"{source} has the splits {', '.join(tables)}: choose one of them.")
+    (table,) = tables.values()
+    problems = []
+    for number, row in table.rows():
+        for field in PROBLEM_FIELDS:
+            if row[field] is None or not str(row[field]).strip():
+                raise DRPError(f"{table.name} row {number}: the field {field!r} is empty; fill it or drop the row.")
+        problems.append(Problem(str(row["question"]).strip(), str(row["answer"]).strip()))
+    return problems
+
+
+def split_output(output: str) -> tuple[str, str, str]:
+    """Splits a whole output at its think tags.
+
+    The opening tag may be missing: chat templates that put it into the prompt leave it out of what is generated.
+
+    Returns:
+        `(reasoning, response, problem)`, stripped of surrounding white space. With a problem (no tags, more than one
+        pair, cut off before the closing tag, text before the opening one) the whole output is in `response`.
+    """
+    opened, closed = output.count(THINK_OPEN), output.count(THINK_CLOSE)
+    before, _, rest = output.rpartition(THINK_OPEN)
+    reasoning, _, response = rest.partition(THINK_CLOSE)
+    if opened > 1 or closed > 1:
+        problem = "more than one pair of think tags"
+    elif not opened and not closed:
+        problem = "no think tags"
+    elif not closed:
+        problem = "the think tag is not closed: the output was cut off"
+    elif THINK_CLOSE in before:
+        problem = "the think tags are in the wrong order"
+    elif before.strip():
+        problem = "there is text before the think tag"
+    else:
+        return reasoning.strip(), response.strip(), ""
+    return "", output.strip(), problem
+
+
+def _reading(location: str, row: Mapping[str, Any]) -> Reading:
+    values = {name: "" if row.get(name) is None else str(row[name]) for name in (*TRACE_FIELDS, "output", "model")}
+    size = sum(map(len, values.values()))
+    if size > MAX_CHARACTERS:
+        short = {name: values[name] for name in ("question", "answer", "model") if len(values[name]) < 10_000}
+        trace = Trace(**{"question": "", "answer": "", "reasoning": "", "response": "", **short})
+        return Reading(location, trace, f"{size:,} characters are more than the {MAX_CHARACTERS:,} a row may have")
+
+    problem = ""
+    for name, value in values.items():
+        try:
+            value.encode()
+        except UnicodeEncodeError:  # JSON can write half of a surrogate pair, Parquet cannot
+            values[name] = value.encode("utf-8", "replace").decode()
+            problem = f"the field {name!r} holds half of a surrogate pair"
+    question, answer = values["question"].strip(), values["answer"].strip()
+    if not {"reasoning", "response"} <= row.keys():
+        reasoning, response, of_output = split_output(values["output"])
+        problem = problem or of_output
+    else:
+        reasoning, response = values["reasoning"].strip(), values["response"].strip()
+        if any(tag in text for tag in (THINK_OPEN, THINK_CLOSE) for text in (reasoning, response)):
+            problem = problem or "think tags inside the reasoning or the response"
+    for name, value in {"question": question, "answer": answer}.items():
+        if not value:
+            problem = problem or f"the {name} is empty"
+    if not reasoning:
+        problem = problem or "the reasoning is empty"
+    return Reading(location, Trace(question, answer, reasoning, response, values["model"] or "unknown"), problem)
+
+
+# ------------------------------------------------------------------------------------------------------- sources
+
+
+def _open(source: str | Path, split: str | None, traces: bool) -> dict[str, Table]:
+    path = Path(source)
+    if path.is_file():
+        if split is not None:
+            raise DRPError(f"{source} is one file: leave out the split {split!r}, which only a data set has.")
+        return {"train": _open_file(path, traces)}
+    if not path.is_dir() and (path.suffix in (*JSON_LINES, ".parquet") or path.is_absolute() or len(path.parts) > 2):
+        raise DRPError(f"{source} does not exist: give a JSON Lines or Parquet file, a folder, or a data set's name.")
+    return _open_data_set(source, split, traces)
+
+
+def _open_file(path: Path, traces: bool) -> Table:
+    if path.suffix not in (*JSON_LINES, ".parquet"):
+        raise DRPError(f"{path} has an unknown ending: give JSON Lines (.jsonl) or Parquet (.parquet).")
+    table = _open_parquet(path, traces) if path.suffix == ".parquet" else _open_json_lines(path, traces)
+    if table.count == 0:
+        raise DRPError(f"{path} is empty: give a file with at least one row.")
+    return table
+
+
+def _open_json_lines(path: Path, traces: bool) -> Table:
+    def rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield number, _parse(path, number, line)
+
+    count, fields = 0, {}
+    for number, row in rows():
+        fields = fields or _fields(str(path), list(row), traces)
+        _check_row(path, number, row, fields)
+        count += 1
+    return Table(str(path), count, rows)
+
+
+def _parse(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise DRPError(
+            f"{path} row {number} is not valid UTF-8 (byte {error.start + 1} of the row): save the file as UTF-8."
+        ) from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DRPError(f"{path} row {number} is not JSON ({error}): write one object a line.") from error
+    if not isinstance(row, dict):
+        raise DRPError(
+            f"{path} row {number} is not a JSON object but a {type(row).__name__}: write one object a line."
+        )
+    return row
+
+
+def _check_row(path: Path, number: int, row: Mapping[str, Any], fields: Mapping[str, str]) -> None:
+    for field, kind in fields.items():
+        if field not in row and field != "model":
+            raise DRPError(
+                f"{path} row {number} has no field {field!r}, only {', '.join(row)}: add it or drop the row."
+            )
+        allowed = (str,) if kind == TEXT else (str, int, float)
+        value = row.get(field)
+        if value is not None and (not isinstance(value, allowed) or isinstance(value, bool)):
+            raise DRPError(f"{path} row {number}: the field {field!r} holds {value!r:.40}, it must be {kind}.")
+
+
+def _open_parquet(path: Path, traces: bool) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise DRPError(f"{path} is not a Parquet file ({error}): give a file that is.") from error
+    schema = file.schema_arrow
+    wanted = _check_schema(str(path), schema, traces)
+
+    def rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
+        number = 0
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=100, columns=wanted):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+    return Table(str(path), file.metadata.num_rows, rows)
+
+
+def _open_data_set(source: str | Path, split: str | None, traces: bool) -> dict[str, Table]:
+    from datasets import Dataset, DatasetDict, load_dataset
+
+    try:
+        loaded = load_dataset(str(source), split=split)
+    except Exception as error:  # a library's many ways to say that it cannot be loaded
+        cause = " ".join(str(error).split())
+        raise DRPError(f"the data set {source} cannot be loaded ({type(error).__name__}: {cause}).") from error
+    data_sets: dict[str, Dataset] = dict(loaded) if isinstance(loaded, DatasetDict) else {str(split): loaded}
+    tables = {}
+    for name, data_set in data_sets.items():
+        title = f"{source} ({name})"
+        wanted = _check_schema(title, data_set.features.arrow_schema, traces)
+        if not len(data_set):
+            raise DRPError(f"{title} is empty: give a data set with at least one row.")
+        chosen = data_set.select_columns(wanted)
+        tables[name] = Table(title, len(chosen), lambda chosen=chosen: enumerate(chosen, 1))
+    return tables
+
+
+def _check_schema(name: str, schema: Any, traces: bool) -> list[str]:
+    """Checks the columns of an Arrow schema; returns those to read."""
+    import pyarrow as pa
+
+    fields = _fields(name, schema.names, traces)
+    for field, kind in fields.items():
+        dtype = schema.field(field).type
+        text = pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
+        number = pa.types.is_integer(dtype) or pa.types.is_floating(dtype)
+        if not (text or (kind == ANSWER and number)):
+            raise DRPError(f"{name}: the column {field!r} is {dtype}, it must be {kind}.")
+    return list(fields)
+
+
+def _fields(name: str, columns: list[str], traces: bool) -> dict[str, str]:
+    """The fields to read and what each must be; an error where the columns do not offer them."""
+    if not traces:
+        fields = PROBLEM_FIELDS
+    else:
+        whole = "output" in columns and not {"reasoning", "response"} <= set(columns)
+        fields = OUTPUT_FIELDS if whole else TRACE_FIELDS
+    missing = [field for field in fields if field not in columns]
+    if missing:
+        or_output = " (or one column 'output' with think tags)" if {"reasoning", "response"} & set(missing) else ""
+        raise DRPError(
+            f"{name} has no column {' and no column '.join(map(repr, missing))}{or_output}; "
+            f"it has {', '.join(columns) or 'none'}: rename or add it."
+        )
+    return {**fields, "model": TEXT} if traces and "model" in columns else dict(fields)

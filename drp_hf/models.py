@@ -1,0 +1,165 @@
+"""Loading language models by name: plain models, the embedded one, and LoRA adapters on top of either.
+
+An adapter's base may itself be an adapter (a student trained on top of the reasoner): names are followed down to a
+plain model and the adapters merged from there up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from drp_hf.embedded import cache_dir, resolve
+from drp_hf.errors import DRPError
+from drp_hf.provenance import fingerprint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def adapter_chain(name: str) -> tuple[str, list[str]]:
+    """Follows adapters down to the plain model they stand on.
+
+    Args:
+        name: `smollm2-embedded`, a local folder (model or LoRA adapter) or a model's name on the Hub.
+
+    Returns:
+        The plain model's folder or Hub name, and the adapter folders from the lowest to the highest (empty for a plain
+        model).
+
+    Raises:
+        DRPError: the folder holds neither a model nor an adapter, or an adapter names no base.
+    """
+    adapters: list[str] = []
+    name = resolve(name)
+    while config := _adapter_config(name):
+        if name in adapters:
+            raise DRPError(f"The adapter {name} stands on itself: correct base_model_name_or_path in {config}.")
+        adapters.insert(0, name)
+        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not base:
+            raise DRPError(f"{config} names no base_model_name_or_path: add the model the adapter was trained on.")
+        name = resolve(base)
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise DRPError(f"The folder {name} holds neither a model (config.json) nor an adapter ({ADAPTER_CONFIG}).")
+    return name, adapters
+
+
+def load_tokenizer(name: str, **kwargs: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model or adapter: the highest one in the chain of adapters that was saved with its folder.
+
+    Args:
+        name: as in [`adapter_chain`].
+        **kwargs: passed on to `AutoTokenizer.from_pretrained`.
+    """
+    return _tokenizer(*adapter_chain(name), **kwargs)
+
+
+def _tokenizer(base: str, adapters: list[str], **kwargs: Any) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    own = [folder for folder in adapters if (Path(folder) / "tokenizer_config.json").is_file()]
+    try:
+        return AutoTokenizer.from_pretrained(own[-1] if own else base, **kwargs)
+    except OSError as error:
+        raise _not_found(base) from error
+
+
+def load_model_and_tokenizer(
+    name: str, dtype: Any = "auto", **kwargs: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a causal language model with its tokenizer; adapters are merged into their base.
+
+    Merging is done in float32 and rounded once, whatever `dtype` is: a bfloat16 sum would lose most of a small update.
+
+    Args:
+        name: as in [`adapter_chain`].
+        dtype: `torch.dtype` or its name for the returned weights; `"auto"` takes the plain model's own.
+        **kwargs: passed on to `AutoModelForCausalLM.from_pretrained`.
+
+    Returns:
+        The model in evaluation mode (no adapter left on it) and the tokenizer.
+
+    Raises:
+        DRPError: nothing can be loaded under that name.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    base, adapters = adapter_chain(name)
+    shared = {key: kwargs[key] for key in ("revision", "trust_remote_code") if key in kwargs}
+    try:
+        if not adapters:
+            model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **kwargs)
+        else:
+            from peft import PeftModel
+
+            if dtype == "auto":
+                dtype = AutoConfig.from_pretrained(base, **shared).dtype
+            dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
+            model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **kwargs)
+            for folder in adapters:
+                model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+            for weight in model.parameters():  # not `model.to`, which would round the rotary frequencies too
+                weight.data = weight.data.to(dtype)
+            model.config.dtype = dtype
+    except OSError as error:
+        raise _not_found(base) from error
+    return model.eval(), _tokenizer(base, adapters, **shared)
+
+
+def local_model_dir(name: str) -> str:
+    """A name that any other program can load: adapters are merged once into a plain model in the cache.
+
+    Args:
+        name: as in [`adapter_chain`].
+
+    Returns:
+        The folder or Hub name of a plain model with its tokenizer. For an adapter, a folder below
+        [`~drp_hf.embedded.cache_dir`] that is keyed by the content of the adapters and the name of the base.
+    """
+    base, adapters = adapter_chain(name)
+    if not adapters:
+        return base
+    # Only what decides the merged model: a run folder also holds logs, checkpoints and cards.
+    decisive = [
+        file
+        for folder in adapters
+        for pattern in ("adapter_*", "*token*", "*.jinja")
+        for file in sorted(Path(folder).glob(pattern))
+    ]
+    key = hashlib.sha256("\n".join([base, *map(fingerprint, decisive)]).encode()).hexdigest()[:16]
+    target = cache_dir() / f"merged-{key}"
+    if not (target / "config.json").exists():
+        model, tokenizer = load_model_and_tokenizer(name)
+        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        try:
+            os.replace(partial, target)
+        except OSError:  # another process was first
+            shutil.rmtree(partial)
+    return str(target)
+
+
+def _adapter_config(name: str) -> Path | None:
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_like_path and not Path(name).is_dir():
+        raise _not_found(name)
+    config = find_adapter_config_file(name)
+    return Path(config) if config else None
+
+
+def _not_found(name: str) -> DRPError:
+    return DRPError(
+        f"No model found under {name!r}: give smollm2-embedded, a folder with a model or an adapter, or the name of a "
+        "model on the Hub that can be reached from here."
+    )

@@ -1,0 +1,75 @@
+"""Which numbers a text names, however they are written."""
+
+from __future__ import annotations
+
+import re
+
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+)
+_CARDINALS = {word: value for value, word in enumerate(f"{_ONES} eighteen nineteen".split())}
+_CARDINALS |= {
+    word: 10 * value for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
+}
+_SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9}
+_RELATED = {
+    word: value
+    for value, words in {
+        "1": "once single another a an each first",
+        "2": "twice double doubled doubles both couple pair second half halves halved",
+        "3": "thrice triple tripled third thirds",
+        "4": "quadruple fourth quarter quarters",
+        "5": "fifth fifths",
+        "10": "tenth tenths",
+        "12": "dozen dozens",
+        "100": "percent",
+    }.items()
+    for word in words.split()
+}
+
+# "1,000", "10{,}080" and "10,\!080" are one number; "1,2" and "3,4567" are two.
+_DIGITS = re.compile(r"\d{1,3}(?:(?:,|\{,\}|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
+_ANY = "|".join(sorted([*_CARDINALS, *_SCALES], key=len, reverse=True))
+_WORDS = re.compile(rf"\b(?:{_ANY})(?:(?:[\s-]+|\s+and\s+)(?:{_ANY}))*\b")
+_NAME = re.compile(r"[a-z]+")
+
+
+def canonical(number: str) -> str:
+    """One writing for each number: `1,000`, `1000.0` and `01000` are all `1000`."""
+    number = re.sub(r"[^\d.]", "", number)
+    whole, _, part = number.partition(".")
+    part = part.rstrip("0")
+    return (whole.lstrip("0") or "0") + (f".{part}" if part else "")
+
+
+def named(text: str) -> set[str]:
+    """The numbers a text names in digits or in number words ("twenty-five"), signs left aside, in canonical form."""
+    return digits(text) | spelled(text)
+
+
+def digits(text: str) -> set[str]:
+    """The numbers in digits alone."""
+    return {canonical(match) for match in set(_DIGITS.findall(text))}
+
+
+def spelled(text: str) -> set[str]:
+    """The numbers in number words alone."""
+    return {str(_value(match)) for match in _WORDS.findall(text.lower())}
+
+
+def suggested(text: str) -> set[str]:
+    """What `named` finds, and the numbers that words such as "twice", "half" or "dozen" stand for."""
+    words = set(_NAME.findall(text.lower()))
+    return named(text) | {value for word, value in _RELATED.items() if word in words}
+
+
+def _value(words: str) -> int:
+    total = group = 0
+    for word in re.split(r"[\s-]+", words):
+        if word in _CARDINALS:
+            group += _CARDINALS[word]
+        elif word == "hundred":
+            group = (group or 1) * 100
+        elif word in _SCALES:
+            total, group = total + (group or 1) * _SCALES[word], 0
+    return total + group

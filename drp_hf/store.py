@@ -1,0 +1,130 @@
+"""Rows that survive: a durable key-value file for a running stage, and Parquet for its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features
+
+from drp_hf.errors import DRPError
+
+ROWS_PER_GROUP = 1000
+
+
+def content_key(*parts: Any) -> str:
+    """SHA-256 (hex) of everything that decides a row; equal parts give equal keys in every process.
+
+    Args:
+        parts: JSON values; order counts, and `("ab", "c")` differs from `("a", "bc")`.
+    """
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class RowStore:
+    """Rows of a stage, each on disk before `put` returns (SQLite, write-ahead log, full synchronisation).
+
+    A process killed at any point leaves every row it had put, and at most a torn last one, which SQLite drops by its
+    checksum when the file is next opened. One process writes at a time: the file stays locked while it is open.
+
+    Args:
+        path: the file; made with its folder when absent. SQLite keeps `<path>-wal` beside it while it is open.
+
+    Raises:
+        DRPError: another process has it open, or the file is not a store.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # One connection may serve several threads: SQLite itself is built serialised.
+        self._db = sqlite3.connect(self.path, timeout=1, isolation_level=None, check_same_thread=False)
+        try:
+            # An exclusive lock needs no shared memory, so that network file systems work too.
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID")
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            raise DRPError(
+                f"{self.path} cannot be opened ({error}): wait for the run that uses it, or choose another folder."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise DRPError(f"{self.path} is not a row store ({error}): delete it to start afresh.") from error
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The row put under `key`, or None."""
+        found = self._db.execute("SELECT row FROM rows WHERE key = ?", (key,)).fetchone()
+        return json.loads(found[0]) if found else None
+
+    def put(self, key: str, row: Mapping[str, Any]) -> None:
+        """Writes a row (JSON values) and returns when it is on disk; an earlier row of that key is replaced."""
+        self.put_many({key: row})
+
+    def put_many(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Writes the rows of a batch by key, all of them or none, and returns when they are on disk."""
+        self._db.execute("BEGIN")
+        try:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO rows VALUES (?, ?)",
+                ((key, json.dumps(row, ensure_ascii=True)) for key, row in rows.items()),
+            )
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def __contains__(self, key: str) -> bool:
+        return self._db.execute("SELECT 1 FROM rows WHERE key = ?", (key,)).fetchone() is not None
+
+    def __len__(self) -> int:
+        return self._db.execute("SELECT count(*) FROM rows").fetchone()[0]
+
+    def close(self) -> None:
+        self._db.close()
+
+    def __enter__(self) -> RowStore:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def write_parquet(path: str | Path, rows: Iterable[Mapping[str, Any]], features: Features) -> int:
+    """Writes rows as one Parquet file that `datasets` reads back with the same features; whole or not at all.
+
+    Args:
+        path: the file; its folder is made. It appears under this name only when it is complete.
+        rows: any number of rows, taken in groups of 1000, so that they need not fit in memory.
+        features: their columns.
+
+    Returns:
+        The number of rows.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    schema = features.arrow_schema
+    remaining = iter(rows)
+    count = 0
+    with pq.ParquetWriter(partial, schema) as writer:
+        while group := list(islice(remaining, ROWS_PER_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            count += len(group)
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
+    os.replace(partial, path)
+    return count

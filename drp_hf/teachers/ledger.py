@@ -1,0 +1,253 @@
+"""What a reasoning says, sentence by sentence, and where every value in it comes from."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from drp_hf.answers import read_number
+from drp_hf.records import Trace
+from drp_hf.segment import Unit
+from drp_hf.teachers.quantities import read, round_key
+from drp_hf.teachers.skills import Role, role
+
+CONSTANTS = frozenset({0.5, 1.0, 2.0, 7.0, 10.0, 12.0, 24.0, 52.0, 60.0, 100.0, 365.0, 1000.0})
+"""Numbers that need no origin: parts and powers, and what a day, week, year or hour is made of."""
+WORD = re.compile(r"[A-Za-z]{3,}")
+STOP_WORDS = frozenset(
+    "what when which many much will does have that this with from they them their there each more".split()
+)
+
+
+def _bare(text: str) -> str:
+    """An equation without spaces and words, to know a repetition by."""
+    return re.sub(r"[A-Za-z]{2,}|[^\w=+*/-]", "", text)
+
+
+_MEMORY = 50
+"""Computations of one value that are looked through; with the next, what keeps the time linear in the trace."""
+_LONGEST_CHAIN = 300
+"""Units; what depends on more is not arithmetic that a slice could follow."""
+_DOUBTS = (Role.CHECK, Role.QUESTION, Role.OTHER_WAY)
+
+
+class Origin(NamedTuple):
+    """Where a value is stated as the result of a computation.
+
+    Args:
+        unit: the unit that states it.
+        chain: that unit and all it depends on.
+        operands: what it is computed from, sorted, to know the same computation again.
+        doubted: whether it only computes again, after a doubt, what was known before.
+    """
+
+    unit: int
+    chain: frozenset[int]
+    operands: tuple[float, ...]
+    doubted: bool = False
+
+
+class Ledger:
+    """What a trace says, unit by unit, and where every value comes from.
+
+    Args:
+        trace: the trace.
+        units: its units.
+    """
+
+    def __init__(self, trace: Trace, units: list[Unit]) -> None:
+        self.trace = trace
+        self.units = units
+        self.readings = [read(unit.text) for unit in units]
+        self.roles = [role(unit.text, reading) for unit, reading in zip(units, self.readings, strict=True)]
+        self._mark_quotations()
+        question = read(trace.question)
+        self.given = question.values | {round_key(value / 100) for value in question.percents}
+        self.given |= {value for equation in question.equations for value in equation.inner}
+        gold = read_number(trace.answer)
+        self.gold = None if gold is None else round_key(abs(float(gold.value)))
+        sentences = [part for part in re.split(r"(?<=[.?!])\s+", trace.question.strip()) if part]
+        self.asked = {
+            w.lower()[:5] for w in WORD.findall(sentences[-1] if sentences else "") if w.lower() not in STOP_WORDS
+        }
+        self.origins: dict[float, list[Origin]] = defaultdict(list)
+        self.implied: dict[float, Origin] = {}
+        self.said: dict[float, list[int]] = defaultdict(list)
+        self.chains: list[frozenset[int] | None] = []
+        self.variables = set().union(*(reading.variables for reading in self.readings))
+        self.first_use: dict[str, int] = {}
+        for index in range(len(units)):
+            self._enter(index)
+
+    def _mark_quotations(self) -> None:
+        """A quotation of several sentences is re-reading from its first to its last."""
+        inside = False
+        for index, unit in enumerate(self.units):
+            text = unit.text
+            if inside:
+                self.roles[index] = Role.REREAD
+            if (text.count('"') + text.count("“") + text.count("”")) % 2:
+                inside = not inside
+                if inside and len(text) > 40:
+                    self.roles[index] = Role.REREAD
+            if "\n\n" in text:
+                inside = False
+
+    def _enter(self, index: int) -> None:
+        """Links a unit to the earlier units that it depends on, then notes what it derives and states."""
+        chain = self._chain(index)
+        self.chains.append(chain)
+        reading = self.readings[index]
+        for letter in reading.letters & self.variables:
+            self.first_use.setdefault(letter, index)
+        if self.roles[index] is Role.QUESTION:
+            return
+        own: set[float] = set()
+        for equation in reading.equations:
+            own.update(equation.operands)
+            if not equation.exact or chain is None:
+                continue
+            values = {equation.value, *equation.inner}
+            own |= values
+            operands = tuple(sorted(equation.operands))
+            for value in values:
+                if equation.stated or value in reading.values:
+                    announced = self._announced(value, index, operands)
+                    doubted = (value in self.origins or value in self.given) and any(
+                        r in _DOUBTS for r in self.roles[max(0, index - 2) : index + 1]
+                    )
+                    self.origins[value].append(Origin(index, chain | announced, operands, doubted))
+                else:
+                    self.implied[value] = Origin(index, chain, operands)
+        if reading.variables and reading.has_equals and not own and reading.numbers and chain is not None:
+            # "P = 3": what the algebra before it comes to.
+            self.origins[abs(reading.numbers[-1][0])].append(Origin(index, chain, ()))
+        for value in reading.values:
+            if value not in own and value in self.implied and chain is not None:
+                # "4 times 12." … "So the wire is 48 inches long.": computed there, stated here.
+                computed = self.implied[value]
+                self.origins[value].append(Origin(index, chain | computed.chain, computed.operands))
+            self.said[value].append(index)
+
+    def _announced(self, value: float, index: int, operands: tuple[float, ...]) -> frozenset[int]:
+        """The computation just announced ("48 + 64"), when this only does it in small steps ("40 + 60 is 100")."""
+        computed = self.implied.get(value)
+        if computed is None or computed.operands == operands or not 0 < index - computed.unit <= 5:
+            return frozenset()
+        return computed.chain
+
+    def _chain(self, index: int) -> frozenset[int] | None:
+        """The units that a unit depends on, itself included; None if a number in its equations comes from nowhere."""
+        reading = self.readings[index]
+        needed = {index}
+        available: set[float] = set()
+        for equation in reading.equations:
+            for place, operand in enumerate(equation.operands):
+                if operand in available:
+                    continue
+                source = self.source(operand, index, equation.operands[:place].count(operand))
+                if source is not None:
+                    needed |= source
+                elif not equation.operators:
+                    continue  # a coefficient that nobody explains
+                elif not any(value == operand and at < equation.start for value, at in reading.numbers):
+                    return None
+                else:
+                    needed |= self._algebra(index, grow=True) | self._support(index, operand)
+            available |= {equation.value, *equation.inner}
+        if reading.variables and reading.has_equals:
+            needed |= self._algebra(index, grow=not any(each.exact and each.stated for each in reading.equations))
+        return frozenset(needed) if len(needed) <= _LONGEST_CHAIN else None
+
+    def _algebra(self, index: int, grow: bool) -> set[int]:
+        """The earlier equations in the same letters, back to where these are introduced.
+
+        Args:
+            index: the unit with an equation in letters.
+            grow: whether letters met on the way count, too.
+        """
+        letters = self.readings[index].letters & self.variables
+        found: set[int] = set()
+        seen = {_bare(self.units[index].text)}
+        gap = 0
+        for earlier in range(index - 1, max(index - 40, -1), -1):
+            reading, part = self.readings[earlier], self.roles[earlier]
+            if part is Role.OTHER_WAY or gap > 6:
+                break
+            bare = _bare(self.units[earlier].text)
+            usable = part in (Role.WORK, Role.PLAN) and reading.has_equals and self.chains[earlier] is not None
+            if not letters & reading.letters or not usable:
+                gap += 1
+                continue
+            gap = 0
+            if bare not in seen:
+                seen.add(bare)
+                found |= self.chains[earlier]
+                if grow:
+                    letters = letters | (reading.letters & self.variables)
+        for letter in letters:
+            first = self.first_use.get(letter)
+            if first is not None and self.chains[first] is not None and len(self.units[first].text) < 300:
+                found.add(first)
+        return found
+
+    def source(self, value: float, before: int, repeat: int = 0) -> frozenset[int] | None:
+        """The units that a value used in unit `before` comes from: empty if it is given, None if from nowhere.
+
+        Args:
+            value: the value.
+            before: the unit that uses it.
+            repeat: how often the same computation has used it already ("60 + 60" may add two different sixties).
+        """
+        origins = self.origins.get(value, [])[-_MEMORY:]
+        works = [o for o in origins if self.roles[o.unit] in (Role.WORK, Role.PLAN) and not o.doubted]
+        if value in self.given:
+            works = [origin for origin in works if before - origin.unit <= 8]
+        else:
+            works = works or origins
+        if works:
+            # The latest computation of it is the one meant; of its repetitions the first is the one to keep.
+            meant = list(dict.fromkeys(origin.operands for origin in reversed(works)))
+            operands = meant[min(repeat, len(meant) - 1)]
+            return next(origin.chain for origin in works if origin.operands == operands)
+        if value in self.given:
+            return frozenset()
+        asserted = next((i for i in self.said.get(value, ()) if self.chains[i] is not None), None)
+        if value in CONSTANTS:
+            return frozenset({asserted} if asserted is not None and before - asserted <= 8 else ())
+        return None if asserted is None else self.chains[asserted] | self._support(asserted, value)
+
+    def _support(self, index: int, value: float) -> frozenset[int]:
+        """Where the other numbers of a sentence that merely asserts `value` come from."""
+        support: set[int] = set()
+        for other in self.readings[index].values - self.given - {value}:
+            for origin in self.origins.get(other, ())[:1]:
+                support |= origin.chain
+        return frozenset(support)
+
+    def says_last(self, index: int, value: float) -> bool:
+        """Whether a unit's last number is `value`."""
+        numbers = self.readings[index].numbers
+        return bool(numbers) and abs(numbers[-1][0]) == value
+
+    def words(self, index: int) -> int:
+        return len(WORD.findall(self.units[index].text))
+
+
+def missing(ledger: Ledger, kept: Iterable[int]) -> list[tuple[int, float]]:
+    """The operands (unit, value) that are neither given nor stated earlier in what is kept."""
+    seen = set(ledger.given | CONSTANTS)
+    lacking = []
+    for index in kept:
+        reading = ledger.readings[index]
+        here: set[float] = set()
+        for equation in reading.equations:
+            before = {value for value, place in reading.numbers if place < equation.start}
+            for operand in equation.operands:
+                if operand not in seen and operand not in before and operand not in here:
+                    lacking.append((index, operand))
+            here |= {equation.value, *equation.inner}
+        seen |= reading.values
+    return lacking

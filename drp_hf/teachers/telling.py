@@ -1,0 +1,163 @@
+"""Tells the kept units in as few words as they need, and writes actions and skills down as steps."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from drp_hf.records import Action, Step
+from drp_hf.teachers.ledger import Ledger
+from drp_hf.teachers.rewriting import tidy
+from drp_hf.teachers.skills import Role, skill
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of units that stays as one text.
+
+    Args:
+        first: its first unit.
+        last: its last unit; more than one unit are merged.
+        text: what stays, without surrounding white space.
+    """
+
+    first: int
+    last: int
+    text: str
+
+
+def tell(ledger: Ledger, kept: list[int], hard: bool | None) -> list[Piece]:
+    """Tells the kept units, each shortened, and a computation that is announced and then done as one sentence."""
+    pieces: list[Piece] = []
+    at = 0
+    while at < len(kept):
+        index = kept[at]
+        first = last = index
+        text = ledger.units[index].text.strip()
+        if hard is not None:
+            told = _told(ledger, kept, at)
+            if told is not None:
+                first, last, text = told
+            text = tidy(text, hard, last == kept[-1])
+        while pieces and pieces[-1].last >= first:
+            pieces.pop()
+        pieces.append(Piece(first, last, text))
+        while at < len(kept) and kept[at] <= last:
+            at += 1
+    return pieces
+
+
+def _told(ledger: Ledger, kept: list[int], at: int) -> tuple[int, int, str] | None:
+    """Joins "So that is 100 - 60." and "100 minus 60 is 40." into "So that is 100 - 60 = 40."."""
+    index = kept[at]
+    equations = ledger.readings[index].equations
+    if len(ledger.units[index].text) > 1000 or len(equations) != 1 or ledger.readings[index].variables:
+        return None
+    equation = equations[0]
+    last = index
+    result = _RESULT.search(ledger.units[index].text.strip()) if equation.stated else None
+    if not equation.stated:
+        # The result follows in a unit of its own: "That would be 2000." or "So she has 2000 left."
+        following = kept[at + 1] if at + 1 < len(kept) else index
+        if not 0 < following - index <= 6 or equation.value not in ledger.readings[following].values:
+            return None
+        if ledger.readings[following].equations:
+            return None
+        label = ledger.units[following].text.strip()
+        result = _TELLS.match(label)
+        last = following
+        if result is None:
+            result = next((m for m in _NUMBER.finditer(label) if _float(m["value"]) == equation.value), None)
+            if result is None or not _ends_with_operand(ledger, index):
+                return None
+            if following - index > 1:
+                return index, following - 1, _join(ledger.units[index].text.strip(), result["value"])
+            return index, following, _join(ledger.units[index].text.strip(), result["value"]) + " " + tidy(label)
+    if result is None:
+        return None
+    setup = find_setup(ledger, index, kept[at - 1] if at else -1) if ledger.words(index) < 4 else None
+    first = index if setup is None else setup
+    if first == last:
+        return None
+    return first, last, _join(ledger.units[first].text.strip(), result["value"])
+
+
+def _ends_with_operand(ledger: Ledger, index: int) -> bool:
+    text = ledger.units[index].text.strip()
+    return len(text) - ledger.readings[index].numbers[-1][1] < 25
+
+
+def _float(number: str) -> float:
+    return float(number.lstrip("$£€ ").replace(",", ""))
+
+
+_NUMBER = re.compile(r"(?P<value>[$£€]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)")
+_RESULT = re.compile(
+    r"(?:=|\bis|\bequals|\bgives|→)\s*(?P<value>[$£€]?\s?[\d.,]*\d%?(?: [a-z]+){0,3})\s*[.!]*$", re.IGNORECASE
+)
+_TELLS = re.compile(
+    r"(?:so,? |that|this|which|it|equals?|is|['’]s|would|should|be|gives?|me|us|we get"
+    r"|[\s,])*(?P<value>[$£€]?\s?[\d.,]*\d%?(?: [a-z]+){0,2})"
+    r"\s*[.!]*$",
+    re.IGNORECASE,
+)
+_SYMBOLIC_END = re.compile(r"[-+*×·/÷−–x] ?[\s(]*\\?[$£€]?[\d.,]+[^-+*/×÷=]{0,30}$")
+
+
+def _join(setup: str, value: str) -> str:
+    setup = re.sub(r"[\s.:…,!]+$", "", setup)
+    if re.search(r"(?:=|\bis|\bequals|\bbe)$", setup):
+        return f"{setup} {value}."
+    return f"{setup} = {value}." if _SYMBOLIC_END.search(setup) else f"{setup}, which is {value}."
+
+
+def find_setup(ledger: Ledger, index: int, floor: int) -> int | None:
+    """The earlier sentence that announces the computation of a bare unit, in words and with the same operands."""
+    operands = sorted(ledger.readings[index].equations[0].operands)
+    best = None
+    for earlier in range(index - 1, max(index - 7, floor), -1):
+        reading, part = ledger.readings[earlier], ledger.roles[earlier]
+        if reading.equations:
+            announced = reading.equations[0]
+            if len(reading.equations) > 1 or announced.stated or reading.has_equals:
+                break
+            if sorted(announced.operands) != operands:
+                break
+            text = ledger.units[earlier].text.strip()
+            fits = part in (Role.WORK, Role.PLAN) and len(text) < 240 and len(text) - reading.numbers[-1][1] < 40
+            if fits and ledger.words(earlier) >= 3 and (best is None or ledger.words(earlier) > ledger.words(best)):
+                best = earlier
+        elif part in (Role.OTHER_WAY, Role.REREAD, Role.HEADING) or (part is Role.WORK and reading.numbers):
+            break
+    return best
+
+
+def write_steps(ledger: Ledger, pieces: list[Piece]) -> list[Step]:
+    """Actions and skills for every unit, consecutive units of one kind joined to one step."""
+    steps: list[Step] = []
+    ending = pieces[-1].last if pieces else -1
+    waiting = iter(pieces)
+    piece = next(waiting, None)
+    index = 0
+    while index < len(ledger.units):
+        start, action, rewrite, last = ledger.units[index].start, Action.DELETE, "", index
+        if piece is not None and piece.first == index:
+            last = piece.last
+            original = "".join(unit.text for unit in ledger.units[index : last + 1])
+            if index < last:
+                action = Action.MERGE
+            else:
+                action = Action.KEEP if piece.text == original.strip() else Action.COMPRESS
+            if action is not Action.KEEP:
+                rewrite = piece.text + original[len(original.rstrip()) :]
+            piece = next(waiting, None)
+        answers = last == ending and not ledger.readings[last].equations
+        name = skill(ledger.units[last].text, ledger.readings[last], ledger.roles[last], answers)
+        end = ledger.units[last].end
+        previous = steps[-1] if steps else None
+        if previous and previous.action is action is not Action.MERGE and previous.skill == name:
+            steps[-1] = Step(previous.start, end, name, action, previous.rewrite + rewrite)
+        else:
+            steps.append(Step(start, end, name, action, rewrite))
+        index = last + 1
+    return steps

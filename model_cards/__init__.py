@@ -1,0 +1,1 @@
+"""Card templates, read by `drp_hf` as package data."""

@@ -1,0 +1,1 @@
+"""Settings of `drp quickstart`, read by `drp_hf` as package data."""

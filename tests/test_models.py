@@ -1,0 +1,101 @@
+import json
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from drp_hf.embedded import resolve
+from drp_hf.errors import DRPError
+from drp_hf.models import adapter_chain, load_model_and_tokenizer, load_tokenizer, local_model_dir
+
+IDS = torch.tensor([[1, 2, 3, 4, 5]])
+
+
+def add_adapter(model, base, folder):
+    """Puts a LoRA with random weights on the model and saves it; gives the model with it merged."""
+    config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, config)
+    adapted.peft_config["default"].base_model_name_or_path = str(base)
+    adapted.save_pretrained(folder)
+    return adapted.merge_and_unload()
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A plain bfloat16 model, an adapter on it, an adapter on that, and the logits of all three together."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=64, bos_token_id=1, eos_token_id=2, **sizes)).to(torch.bfloat16)
+    model.save_pretrained(folder / "plain")
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(f"{resolve('smollm2-embedded')}/{file}", folder / "plain")
+    model = AutoModelForCausalLM.from_pretrained(folder / "plain", dtype=torch.float32)
+    model = add_adapter(model, folder / "plain", folder / "first")
+    model = add_adapter(model, folder / "first", folder / "second")
+    with torch.no_grad():
+        return folder, model(IDS).logits
+
+
+def test_adapters_are_followed_down_to_the_plain_model(chain):
+    folder, _ = chain
+    expected = (str(folder / "plain"), [str(folder / "first"), str(folder / "second")])
+    assert adapter_chain(str(folder / "second")) == expected
+    assert adapter_chain(str(folder / "plain")) == (str(folder / "plain"), [])
+    assert adapter_chain("smollm2-embedded") == (resolve("smollm2-embedded"), [])
+
+
+def test_adapters_are_merged_in_float32_and_rounded_once(chain):
+    folder, logits = chain
+    model, _ = load_model_and_tokenizer(str(folder / "second"), dtype="float32")
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS).logits, logits, rtol=1e-5, atol=1e-6)
+    rounded, _ = load_model_and_tokenizer(str(folder / "second"))
+    assert rounded.dtype == rounded.config.dtype == torch.bfloat16
+    assert not rounded.training
+    for name, weight in model.state_dict().items():
+        assert torch.equal(rounded.state_dict()[name], weight.to(torch.bfloat16)), name
+
+
+def test_a_merged_copy_is_made_once_and_any_program_can_load_it(chain, tmp_path, monkeypatch):
+    folder, _ = chain
+    monkeypatch.setenv("DRP_CACHE", str(tmp_path))
+    assert local_model_dir(str(folder / "plain")) == str(folder / "plain")
+    merged = local_model_dir(str(folder / "second"))
+    made = (tmp_path / merged / "model.safetensors").stat().st_mtime_ns
+    expected, _ = load_model_and_tokenizer(str(folder / "second"))
+    found = AutoModelForCausalLM.from_pretrained(merged)
+    with torch.no_grad():
+        assert torch.equal(found(IDS).logits, expected(IDS).logits)
+    assert all(torch.equal(found.state_dict()[name], w) for name, w in expected.state_dict().items())
+    assert AutoTokenizer.from_pretrained(merged).eos_token == "<|im_end|>"
+    (folder / "second" / "trainer_state.json").write_text("{}")  # what does not decide the weights changes nothing
+    assert local_model_dir(str(folder / "second")) == merged
+    assert (tmp_path / merged / "model.safetensors").stat().st_mtime_ns == made
+    assert local_model_dir(str(folder / "first")) != merged
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".partial")] == []
+
+
+def test_the_tokenizer_saved_with_an_adapter_goes_before_its_bases(chain, tmp_path):
+    folder, _ = chain
+    shutil.copytree(folder / "first", tmp_path / "own")
+    tokenizer = load_tokenizer(str(folder / "first"))
+    tokenizer.chat_template = "mine"
+    tokenizer.save_pretrained(tmp_path / "own")
+    assert load_tokenizer(str(tmp_path / "own")).chat_template == "mine"
+
+
+def test_names_that_lead_nowhere(tmp_path):
+    with pytest.raises(DRPError, match="No model found under"):
+        load_model_and_tokenizer(str(tmp_path / "none"))
+    with pytest.raises(DRPError, match="holds neither a model"):
+        load_model_and_tokenizer(str(tmp_path))
+    config = tmp_path / "adapter_config.json"
+    config.write_text("{}")
+    with pytest.raises(DRPError, match="names no base_model_name_or_path"):
+        adapter_chain(str(tmp_path))
+    config.write_text(json.dumps({"base_model_name_or_path": str(tmp_path)}))
+    with pytest.raises(DRPError, match="stands on itself"):
+        adapter_chain(str(tmp_path))

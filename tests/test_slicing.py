@@ -1,0 +1,310 @@
+"""The slicing teacher: what it reads, what it keeps, and what holds on real traces."""
+
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drp_hf.errors import DRPError
+from drp_hf.pruning import apply_steps, check, prune_trace
+from drp_hf.records import Action, Trace
+from drp_hf.segment import segment
+from drp_hf.teachers.quantities import read
+from drp_hf.teachers.rewriting import tidy
+from drp_hf.teachers.skills import Role, role
+from drp_hf.teachers.slicing import SlicingTeacher
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import audit
+
+STRENGTHS = ("light", "default", "hard")
+MIA = Trace(
+    "Mia has 3 boxes with 4 pens each and 5 loose pens. How many pens does she have?",
+    "17",
+    "Okay, so the problem says Mia has 3 boxes with 4 pens each. Let me work through it. First, 3 × 4 = 12. Wait, "
+    "let me double check: 4 + 4 + 4 = 12. Yes. Then 12 + 5 = 17. Hmm, is that right? Another way: 17 - 5 = 12, good. So "
+    "the answer is 17.",
+    "The answer is 17.",
+)
+
+
+def words(text):
+    return len(text.split())
+
+
+def prune(trace, strength="default"):
+    return prune_trace(trace, SlicingTeacher(strength), words)
+
+
+def traces(folder, name, count=None):
+    with (folder / "traces" / f"{name}.jsonl").open(encoding="utf-8") as stream:
+        for line in islice(stream, count):
+            row = json.loads(line)
+            yield Trace(row["question"], row["answer"], row["reasoning"], row["response"], row["model"])
+
+
+# -------------------------------------------------------------------------------------------------------- quantities
+
+
+@pytest.mark.parametrize(
+    ("text", "operands", "value"),
+    [
+        ("3 × 4 = 12", (3, 4), 12),
+        ("8 plus 40, which is 48.", (8, 40), 48),
+        ("So that's 1,000 - $300.50 = $699.50 left.", (1000, 300.5), 699.5),
+        ("30% of 1000 is 300.", (30, 1000), 300),
+        ("100% - 30% = 70%", (100, 30), 70),
+        ("half of 80 is 40", (0.5, 80), 40),
+        ("three quarters of 80 is 60", (0.75, 80), 60),
+        ("Twenty-five times two equals fifty.", (25, 2), 50),
+        ("20 minutes (math) + 40 minutes (reading) = 60 minutes", (20, 40), 60),
+        ("6 suits * $100/suit = $600.", (6, 100), 600),
+        (r"\[ \text{Total} = \frac{3}{5} \times 700 = 420 \]", (3, 5, 700), 420),
+        ("2 x 3 = 6", (2, 3), 6),
+        ("20 ÷ 4 equals a total of 5", (20, 4), 5),
+        ("Dividing 180 by 5 gives 36", (180, 5), 36),
+        ("Subtract 8 from 48 to get 40: 40", (8, 48), 40),
+        ("T = Q + 7 = 6 + 7 = 13", (6, 7), 13),
+        ("2 × 8 + 2 = 16 + 2 = 18", (2, 8, 2), 18),
+        ("2*(20/4) = 10", (2, 20, 4), 10),
+    ],
+)
+def test_reads_a_computation(text, operands, value):
+    equation = read(text).equations[0]
+    assert equation.operands == operands
+    assert equation.value == value
+    assert equation.stated and equation.exact
+
+
+def test_a_wrong_computation_is_no_derivation():
+    equation = read("3 × 4 = 13").equations[0]
+    assert equation.stated and not equation.exact
+
+
+@pytest.mark.parametrize("text", ["He spends 1/4 of his salary.", "5 apples and 3 pears", "x = 3", "the 2nd of May"])
+def test_reads_no_computation(text):
+    assert not [equation for equation in read(text).equations if equation.operators]
+
+
+def test_an_announced_computation_has_a_value_but_does_not_state_it():
+    equation = read("So, 48 divided by 6.").equations[0]
+    assert (equation.operands, equation.value, equation.stated) == ((48, 6), 8, False)
+
+
+def test_coefficients_are_operands_of_unknown_value():
+    reading = read("4S + 2G = 70")
+    assert reading.variables == {"S", "G"}
+    assert reading.equations[0].operands == (4, 2) and not reading.equations[0].exact
+
+
+# ------------------------------------------------------------------------------------------------- roles and wording
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("First, 3 × 4 = 12.", Role.WORK),
+        ("So he has 12 pens.", Role.WORK),
+        ("Hmm, let me see.", Role.TALK),
+        ("I need to find the total.", Role.PLAN),
+        ("Wait, let me double check.", Role.CHECK),
+        ("Yes, that is right.", Role.CHECK),
+        ("Alternatively, 5 + 3 = 8.", Role.OTHER_WAY),
+        ("Is that right?", Role.QUESTION),
+        ("The problem says he has 3 boxes.", Role.REREAD),
+        ("**Final Answer**", Role.HEADING),
+    ],
+)
+def test_roles(text, expected):
+    assert role(text, read(text)) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "hard"),
+    [
+        ("Okay, so 3 × 4 = 12.", "So 3 × 4 = 12.", "3 × 4 = 12."),
+        ("Hmm, so he needs 3 more.", "So he needs 3 more.", "He needs 3 more."),
+        ("Let me calculate that: 20 ÷ 4 = 5.", "20 ÷ 4 = 5.", "20 ÷ 4 = 5."),
+        ("So that is 5, right?", "So that is 5.", "That is 5."),
+        ("The total (which makes sense) is 5.", "The total is 5.", "The total is 5."),
+        ("The problem says that he has 3 boxes.", "He has 3 boxes.", "He has 3 boxes."),
+        ("x = 3.", "x = 3.", "x = 3."),
+        ("Hmm.", "Hmm.", "Hmm."),
+    ],
+)
+def test_tidy(text, default, hard):
+    assert tidy(text) == default
+    assert tidy(text, hard=True) == hard
+
+
+@settings(max_examples=200)
+@given(st.text(), st.booleans())
+def test_tidy_never_lengthens(text, hard):
+    assert len(tidy(text, hard)) <= len(text) + 1  # some capitals are longer than their small letters
+
+
+# ------------------------------------------------------------------------------------------------------------ slices
+
+
+def test_keeps_what_the_answer_depends_on():
+    row = prune(MIA)
+    expected = "Mia has 3 boxes with 4 pens each. First, 3 × 4 = 12. Then 12 + 5 = 17. So the answer is 17."
+    assert row.accepted and not row.reason
+    assert row.pruned_reasoning == expected
+    kept = [(step.skill, step.action) for step in row.steps if step.action is not Action.DELETE]
+    assert ("multiplication", Action.KEEP) in kept and ("addition", Action.KEEP) in kept
+    assert kept[-1] == ("clarify answer", Action.KEEP)
+
+
+def test_strength_sets_how_much_stays():
+    assert prune(MIA, "hard").pruned_reasoning == "3 × 4 = 12. 12 + 5 = 17. So the answer is 17."
+
+
+def test_merges_an_announced_computation():
+    reasoning = (
+        "Okay, there are 8 packets with 5 bars each. So the total number of bars is 8 * 5. Let me calculate that. 8 "
+        "times 5 is 40. So there are 40 bars. Then he eats 6 of them. 40 - 6 = 34. So the answer is 34."
+    )
+    row = prune(Trace("8 packets hold 5 bars each. He eats 6. How many bars are left?", "34", reasoning, "34"))
+    merged = [step for step in row.steps if step.action is Action.MERGE]
+    assert [step.rewrite.strip() for step in merged] == ["So the total number of bars is 8 * 5 = 40."]
+
+
+def test_the_abandoned_branch_goes():
+    reasoning = (
+        "She sells 6 cups at 3 dollars. Maybe the price is for two cups. Suppose it is, so 6 / 2 = 3 and 3 × 3 = 9. "
+        "No, that is not what it says. So the money earned is 6 × 3 = 18. Then she spends 4, so 18 - 4 = 14 is left."
+    )
+    row = prune(Trace("She sells 6 cups at 3 dollars and spends 4. What is left?", "14", reasoning, "14"), "hard")
+    assert row.accepted and "= 9" not in row.pruned_reasoning
+    assert "6 × 3 = 18" in row.pruned_reasoning and "18 - 4 = 14" in row.pruned_reasoning
+
+
+def test_a_value_that_happens_to_equal_the_answer_is_not_the_goal():
+    reasoning = (
+        "The first park: 14 times 2. 10 times 2 is 20, and 4 times 2 is 8, so 20 + 8 = 28. So it costs 28 for adults. "
+        "The kids pay 10 × 2 = 20. So the first costs 28 + 20 = 48. The other: 26 × 2 = 52 and 12 × 2 = 24, so it costs "
+        "52 + 24 = 76. The difference is 76 - 48 = 28. So she saves 28 dollars."
+    )
+    question = "A park costs 14 for an adult and 10 for a child, another 26 and 12. What do 2 and 2 save?"
+    row = prune(Trace(question, "28", reasoning, "28"), "hard")
+    assert row.accepted and "76 - 48 = 28" in row.pruned_reasoning
+
+
+def test_algebra_keeps_its_equations_and_the_letter():
+    reasoning = (
+        "Let the number of losses be L. So wins are L + 8. The total gives L + (L + 8) = 22.\n\nSo 2L + 8 = 22.\n\n"
+        "Hmm, okay.\n\nThen 2L = 14.\n\nL = 7\n\nSo the number of wins is 7 + 8 = 15. Wait, let me check. 15 + 7 = 22. "
+        "Yes. The answer is 15."
+    )
+    row = prune(Trace("A team won 8 more games than it lost, of 22. How many did it win?", "15", reasoning, "15"))
+    assert row.accepted and not row.reason
+    for part in ("losses be L", "2L + 8 = 22", "2L = 14", "L = 7", "7 + 8 = 15"):
+        assert part in row.pruned_reasoning
+    assert "check" not in row.pruned_reasoning
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "reasoning"),
+    [
+        ("What is the capital?", "Paris", "Hmm, let me think. So the capital is Paris. Wait, let me check. Yes."),
+        (
+            r"Find $x$ if $x^2 = 16$ and $x > 0$.",
+            "4",
+            "Okay. We know x^2 = 16. So x is 4 or -4. Since x > 0, the answer is x = 4. Wait, let me verify. 4^2 = 16.",
+        ),
+    ],
+)
+def test_falls_back_and_says_so(question, answer, reasoning):
+    row = prune(Trace(question, answer, reasoning, f"The answer is {answer}."))
+    assert row.accepted
+    assert row.reason.startswith("fall-back: cut after the first right answer, self-talk removed")
+    assert "Wait" not in row.pruned_reasoning and len(row.pruned_reasoning) < len(reasoning)
+
+
+def test_proposals_go_from_boldest_to_mildest():
+    units = segment(MIA.reasoning)
+    proposals = list(SlicingTeacher("hard").propose(MIA, units))
+    lengths = [len(apply_steps(MIA.reasoning, proposal.steps).text) for proposal in proposals]
+    assert len(proposals) == 5 and lengths[:3] == sorted(lengths[:3]) and lengths[3] <= lengths[4]
+    assert [bool(proposal.note) for proposal in proposals] == [False, True, True, True, True]
+
+
+def test_name_and_unknown_strength():
+    assert SlicingTeacher().name == "slicing-default"
+    with pytest.raises(DRPError, match="light, default or hard"):
+        SlicingTeacher("brutal")
+
+
+# -------------------------------------------------------------------------------------------------------- any input
+
+SENTENCES = st.sampled_from(
+    [
+        "3 + 4 = 7. ",
+        "7 * 2 is 14. ",
+        "So 14. ",
+        "Hmm, wait. ",
+        "x = 2 + y\n",
+        "Let me check: ",
+        "So the answer is 14. ",
+    ]
+    + ["14 / 7 ", "a third of 21 is 7. ", "5% of 40. ", r"\[ \frac{1}{2} = 0.5 \] ", '"7 and 2?" ', "**7**\n", "((3 "]
+    + ["That would be 7. ", "1,000 - 2 = 998. ", "So, 7 times 2. ", "= = ", "- - 3 ", "Therefore, 14 in total.\n\n"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(SENTENCES, min_size=1, max_size=25).map("".join), st.sampled_from(STRENGTHS))
+def test_every_proposal_tiles_and_invents_nothing(reasoning, strength):
+    trace = Trace("He has 3 and 4 and doubles it. How many?", "14", reasoning, "14")
+    for proposal in SlicingTeacher(strength).propose(trace, segment(reasoning)):
+        pruned = apply_steps(reasoning, proposal.steps)
+        problem = check(trace, proposal.steps, pruned, len)
+        # The answer may never be stated in such a text, or only at the cost of the final answer's length.
+        assert not problem or problem.startswith(
+            ("pruning lost the answer", "nothing left", "longer than the original")
+        )
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["1+1=2. ", "x=1+x. ", "(", "-", "= ", "so ", "let me see if, ", r"\frac{", '"', "The answer is 2. ", "(1"],
+)
+def test_hostile_traces(piece):
+    reasoning = piece * (30_000 // len(piece))
+    proposals = list(SlicingTeacher().propose(Trace("1 + 1?", "2", reasoning, "2"), segment(reasoning)))
+    assert all(proposal.steps[-1].end == len(reasoning) for proposal in proposals)
+
+
+# -------------------------------------------------------------------------------------------------------- real data
+
+
+@pytest.mark.parametrize(("strength", "accepted", "kept"), [("default", 0.97, 0.30), ("hard", 0.95, 0.20)])
+def test_real_r1_traces(shared_data, strength, accepted, kept):
+    rows = [prune(trace, strength) for trace in traces(shared_data, "gsm8k_test__deepseek-r1", 200)]
+    right = [row for row in rows if not row.reason.startswith(("wrong answer", "no final answer"))]
+    result = audit.audit(row.to_dict() for row in rows)
+    assert result["violations"] == {}
+    assert result["accepted"] >= accepted * len(right)
+    assert result["tokens_after"] <= kept * result["tokens_before"]
+    assert result["closed"] >= 0.98 * result["chains"]
+    assert sum(not row.reason for row in rows) >= 0.9 * len(right)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("gsm8k_test__r1-distill-qwen-32b", 150),
+        ("math_train__r1-distill-qwen-1.5b", 25),
+        ("math500__r1-distill-qwen-7b", 20),
+    ],
+)
+def test_other_real_traces(shared_data, name, count):
+    rows = [prune(trace) for trace in traces(shared_data, name, count)]
+    result = audit.audit(row.to_dict() for row in rows)
+    assert result["violations"] == {}
+    assert result["accepted"] >= 0.75 * len(rows)
