@@ -15,6 +15,7 @@ a run-on (`6 * 30 = 180 - 100 = 80`: 100 must be known). Splitting a known numbe
 
 from __future__ import annotations
 
+import operator
 import re
 import sys
 from collections import Counter
@@ -390,6 +391,7 @@ def audit_row(row: dict[str, Any]) -> list[str]:
     found = list(_audit_steps(row["reasoning"], row["steps"], row["pruned_reasoning"]))
     found += _audit_completion(row)
     found += _audit_answer(row["answer"], row["pruned_reasoning"])
+    found += _audit_equations(row["pruned_reasoning"].split())
     # List numbers, which `plain` removes, may be kept; 1 is everywhere.
     given = {Fraction(1)} | {Fraction(match) for match in _DECIMAL.findall(row["reasoning"])}
     given |= numbers(row["question"]) | numbers(row["reasoning"]) | numbers(row["response"])
@@ -469,6 +471,28 @@ def _audit_answer(gold: str, pruned: str) -> Iterator[str]:
         yield f"boxed answer {boxes[-1]!r} is not {gold!r}"
     elif not boxes and not _named(gold, tail):
         yield f"the ending does not state {gold!r}"
+
+
+_SIGNS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "×": operator.mul}
+_SIGNS |= dict.fromkeys("/÷", lambda left, right: Fraction(left, right) if right else None)
+
+
+def _audit_equations(words: list[str]) -> Iterator[str]:
+    """The false ones among the equations like `3 × 4 = 12` that stand alone, between words or ends of sentences."""
+    for i in range(len(words) - 4):
+        left, sign, right, equals, value = words[i : i + 5]
+        if equals != "=" or sign not in _SIGNS:
+            continue
+        before, after = words[i - 1] if i else ".", words[i + 5] if i + 5 < len(words) else "."
+        after = after.rstrip(".,:;!")
+        ends = value[-1] in ".,;" or after.isalpha() or not after
+        alone = (before[-1] in ".,:;!" or (before.isalpha() and len(before) > 1)) and ends
+        value = value.rstrip(".,;")
+        if not alone or after in ("r", "rem", "remainder", "with", "mod", "and"):
+            continue
+        if all(re.fullmatch(r"[0-9]+", number) for number in (left, right, value)):
+            if _SIGNS[sign](int(left), int(right)) != int(value):
+                yield f"{left} {sign} {right} = {value} is false"
 
 
 def _named(gold: str, tail: str) -> bool:

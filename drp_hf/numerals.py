@@ -1,4 +1,4 @@
-"""Which numbers a text names, however they are written."""
+"""Which numbers a text names, however they are written, and whether what it says of them is plainly false."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ _RELATED = {
 
 # "1,000", "10{,}080" and "10,\!080" are one number; "1,2" and "3,4567" are two.
 _DIGITS = re.compile(r"\d{1,3}(?:(?:,|\{,\}|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
+_BINARY = re.compile(
+    r"(?<![\d.,:^+*/×÷=()\\-])(?<![+*/×÷=(-] )(?<!\b[a-zA-Z] )"
+    r"(?P<left>\d+) (?P<sign>[-+*/×÷]) (?P<right>\d+) = (?P<value>\d+)"
+    r"(?![a-zA-Z]|\.?\d|,\d| ?[-+*/×÷^%(!]| (?:r|rem|remainder|with|mod|and)\b)"
+)
 _ANY = "|".join(sorted([*_CARDINALS, *_SCALES], key=len, reverse=True))
 _WORDS = re.compile(rf"\b(?:{_ANY})(?:(?:[\s-]+|\s+and\s+)(?:{_ANY}))*\b")
 _NAME = re.compile(r"[a-z]+")
@@ -61,6 +66,22 @@ def suggested(text: str) -> set[str]:
     """What `named` finds, and the numbers that words such as "twice", "half" or "dozen" stand for."""
     words = set(_NAME.findall(text.lower()))
     return named(text) | {value for word, value in _RELATED.items() if word in words}
+
+
+def false_equation(text: str) -> str:
+    """The first plain equation of three whole numbers that is false ("10 - 90 = 10"); empty if there is none.
+
+    What could be part of something longer, or a division with a remainder, is not judged.
+    """
+    for match in _BINARY.finditer(text):
+        left, right, value = (int(match[part]) for part in ("left", "right", "value"))
+        sign = match["sign"]
+        holds = {"+": left + right == value, "-": left - right == value}.get(sign)
+        if holds is None:
+            holds = left * right == value if sign in "*×" else left == right * value
+        if not holds:
+            return match.group()
+    return ""
 
 
 def _value(words: str) -> int:

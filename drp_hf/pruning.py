@@ -6,6 +6,7 @@ and the first proposal that passes `check` is taken. Whatever happens, the row s
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -50,6 +51,7 @@ class Reason(StrEnum):
     NEVER_STATED = "reasoning never states the answer"
     ANSWER_LOST = "pruning lost the answer"
     FOREIGN_NUMBER = "number from nowhere"
+    FALSE_EQUATION = "false equation"
     LONGER = "longer than the original"
 
 
@@ -58,6 +60,9 @@ FALLBACK = "fall-back"
 
 
 # ------------------------------------------------------------------------------------------------- applying steps
+
+
+_PARAGRAPH = re.compile(r"\n[^\S\n]*\n")
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,9 @@ def apply_steps(reasoning: str, steps: Sequence[Step]) -> Pruned:
     """Prunes a reasoning.
 
     A KEEP step's text stays byte for byte. A rewrite takes the place of a COMPRESS or MERGE step and inherits the
-    white space that followed it. Only at the very beginning and end is white space trimmed; and where a deletion would
-    glue two sentences together, one space is put between them (it counts to the span before it).
+    white space that followed it. White space is trimmed at the very beginning and end, and mended around deletions:
+    what stood in different paragraphs stays in different paragraphs, and two sentences that a deletion would glue
+    together get one space between them (it counts to the span before it).
 
     Args:
         reasoning: the original text.
@@ -94,8 +100,9 @@ def apply_steps(reasoning: str, steps: Sequence[Step]) -> Pruned:
             continue
         else:
             piece = step.rewrite.strip() + original[len(original.rstrip()) :]
-        if pieces and piece and _glued(pieces[-1][0], piece) and pieces[-1][1].end != step.start:
-            pieces[-1] = (pieces[-1][0] + " ", pieces[-1][1])
+        if pieces and piece and pieces[-1][1].end != step.start:
+            left, before = pieces[-1]
+            pieces[-1] = (_mended(left, reasoning[before.end : step.start], piece), before)
         pieces.append((piece, step))
     whole = "".join(piece for piece, _ in pieces)
     first, last = len(whole) - len(whole.lstrip()), len(whole.rstrip())
@@ -108,9 +115,14 @@ def apply_steps(reasoning: str, steps: Sequence[Step]) -> Pruned:
     return Pruned(whole[first:last] if first < last else "", spans)
 
 
-def _glued(left: str, right: str) -> bool:
+def _mended(left: str, deleted: str, right: str) -> str:
+    """The text before a deletion, with the white space that must now follow it."""
+    ending = left[len(left.rstrip()) :]
+    if not _PARAGRAPH.search(ending) and _PARAGRAPH.search(ending + deleted):
+        return left.rstrip() + "\n\n"
     # Full-width punctuation ends a sentence without a space.
-    return bool(left) and not left[-1].isspace() and not right[0].isspace() and left[-1] not in "。！？」』）…"
+    glued = bool(left) and not left[-1].isspace() and not right[0].isspace() and left[-1] not in "。！？」』）…"
+    return left + " " if glued else left
 
 
 def completion_spans(spans: Sequence[Step]) -> list[Step]:
@@ -128,8 +140,8 @@ def check(
     """Checks every promise that a pruned trace makes.
 
     The steps tile the reasoning; kept text is unchanged; rewrites are there; no think tag is inside; the ending states
-    the gold answer; no number appears that neither the question nor the original trace names ("three" names 3); the
-    whole output is not longer than the original.
+    the gold answer; no number appears that neither the question nor the original trace names ("three" names 3); no
+    plain equation is false ("10 - 90 = 10"); the whole output is not longer than the original.
 
     Args:
         trace: the original.
@@ -187,6 +199,8 @@ def _check_text(trace: Trace, steps: Sequence[Step], pruned: Pruned) -> str:
         return Reason.ANSWER_LOST
     if foreign := _foreign_numbers(trace, text):
         return f"{Reason.FOREIGN_NUMBER}: {', '.join(sorted(foreign))}"
+    if false := numerals.false_equation(text):
+        return f"{Reason.FALSE_EQUATION}: {false}"
     return ""
 
 
@@ -226,7 +240,7 @@ def _check_pieces(reasoning: str, steps: Sequence[Step], pruned: Pruned) -> str:
             expected = expected.lstrip()
         if span.end == len(pruned.text):
             expected = expected.rstrip()
-        if found != expected and found != expected + " ":
+        if found not in (expected, expected + " ", expected.rstrip() + "\n\n"):
             return f"{(Reason.KEEP_CHANGED if kept else Reason.REWRITE)}: step at character {step.start}"
         position = span.end
     if position != len(pruned.text) and pruned.text[position:].strip():

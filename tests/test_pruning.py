@@ -94,6 +94,9 @@ def test_apply_steps():
         (["One. ", "Two. ", "Three."], "One. Three."),
         (["一。", "二。", "三。"], "一。三。"),  # full-width punctuation needs no space
         (["\n\nOne.\r\n", "Two.", "\tThree.  \n"], "One.\r\n\tThree."),
+        (["One. ", "Two.\n\n", "Three."], "One.\n\nThree."),  # another paragraph stays another paragraph
+        (["One.", " Two.\n\nTwo again. ", "Three."], "One.\n\nThree."),
+        (["One.\n\n\n", "Two.\n\n", "Three."], "One.\n\n\nThree."),
     ],
 )
 def test_joints(parts, text):
@@ -211,6 +214,9 @@ def broken(what: str) -> tuple[list[Step], Pruned]:
     elif what == "number word from nowhere":
         steps[3] = replace(steps[3], rewrite="In a week 540 meters on seventeen days.")
         pruned = apply_steps(REASONING, steps)
+    elif what == "false equation":
+        steps[3] = replace(steps[3], rewrite="In a week 3 * 60 = 540 meters.")
+        pruned = apply_steps(REASONING, steps)
     elif what == "think tag inside":
         steps[3] = replace(steps[3], rewrite="In a week </think> 3 * 180 = 540 meters.")
         pruned = apply_steps(REASONING, steps)
@@ -242,6 +248,7 @@ BREAKS = {
     "wrong answer": Reason.ANSWER_LOST,
     "number from nowhere": Reason.FOREIGN_NUMBER,
     "number word from nowhere": Reason.FOREIGN_NUMBER,
+    "false equation": Reason.FALSE_EQUATION,
     "think tag inside": Reason.THINK_TAGS,
     "longer": Reason.LONGER,
     "nothing left": Reason.NOTHING_LEFT,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drp_hf.errors import DRPError
-from drp_hf.pruning import apply_steps, check, prune_trace
+from drp_hf.pruning import Reason, apply_steps, check, prune_trace
 from drp_hf.records import Action, Trace
 from drp_hf.segment import segment
 from drp_hf.teachers.quantities import read
@@ -206,6 +206,53 @@ def test_algebra_keeps_its_equations_and_the_letter():
     for part in ("losses be L", "2L + 8 = 22", "2L = 14", "L = 7", "7 + 8 = 15"):
         assert part in row.pruned_reasoning
     assert "check" not in row.pruned_reasoning
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "steps", "check"),
+    [
+        (  # the first step comes to the answer's value, by chance
+            "Rosa has $27. She spends 1/3 of it on lunch and $9 on a ticket. What is left?",
+            "9",
+            ("Lunch costs 27 / 3 = 9.", "After lunch she has 27 - 9 = 18.", "In the end she has 18 - 9 = 9."),
+            "9 × 3 = 27.",
+        ),
+        (  # two different things with the same computation
+            "Lena buys 3 rulers for $3 each and 3 erasers for $3 each and pays with $30. What is the change?",
+            "12",
+            ("The rulers cost 3 × 3 = 9.", "The erasers cost 3 × 3 = 9.", "The total is 9 + 9 = 18.", "30 - 18 = 12."),
+            "3 + 3 + 3 = 9.",
+        ),
+        (  # a value that comes back, after a settled doubt
+            "A bus has 28 people on it. 1/4 of them get off, 7 get on, 2 get off. How many are on it now?",
+            "26",
+            (
+                "First 28 / 4 = 7 get off.",
+                "Then 28 - 7 = 21 stay.",
+                "After that 21 + 7 = 28 are there.",
+                "28 - 2 = 26.",
+            ),
+            "7 × 4 = 28.",
+        ),
+    ],
+)
+def test_equal_values_are_told_apart(question, answer, steps, check):
+    first, *others = steps
+    paragraphs = [
+        f"{first} Wait, let me check that. {check} Yes, that is right.",
+        *others,
+        f"So the answer is {answer}.",
+    ]
+    row = prune(Trace(question, answer, "\n\n".join(paragraphs), f"The answer is {answer}."))
+    assert row.accepted and row.pruned_reasoning == "\n\n".join([first, *others, f"So the answer is {answer}."])
+
+
+def test_a_right_answer_from_a_false_equation_is_not_taken():
+    reasoning = (
+        "She drives 2 × 45 = 90 miles. So 10 - 90 = 10 miles are left. Wait, is it 10? Yes. So the answer is 10."
+    )
+    row = prune(Trace("Of 100 miles she drives 2 hours at 45. How many are left?", "10", reasoning, "10"))
+    assert not row.accepted and row.reason == f"{Reason.FALSE_EQUATION}: 10 - 90 = 10"
 
 
 @pytest.mark.parametrize(

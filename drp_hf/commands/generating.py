@@ -97,7 +97,7 @@ def answer_all(config: GenerationArguments, samples: int = 1) -> list[dict[str, 
         missing = {key: (problem, sample) for key, problem, sample in asked if key not in store}
         if len(missing) < len(asked):
             done = f"{len(asked) - len(missing)} of {len(asked)} answers are there already"
-            Console(stderr=True, highlight=False).print(f"{config.output_dir}: {done}")
+            Console(stderr=True, soft_wrap=True).print(f"{config.output_dir}: {done}", markup=False, highlight=False)
         if missing:
             engine = make_engine(engine_name, config.model, batch_size=config.batch_size, seed=config.seed)
             keys = list(missing)

@@ -11,7 +11,7 @@ from drp_hf.answers import read_number
 from drp_hf.records import Trace
 from drp_hf.segment import Unit
 from drp_hf.teachers.quantities import read, round_key
-from drp_hf.teachers.skills import Role, role
+from drp_hf.teachers.skills import Role, role, settles
 
 CONSTANTS = frozenset({0.5, 1.0, 2.0, 7.0, 10.0, 12.0, 24.0, 52.0, 60.0, 100.0, 365.0, 1000.0})
 """Numbers that need no origin: parts and powers, and what a day, week, year or hour is made of."""
@@ -115,9 +115,7 @@ class Ledger:
             for value in values:
                 if equation.stated or value in reading.values:
                     announced = self._announced(value, index, operands)
-                    doubted = (value in self.origins or value in self.given) and any(
-                        r in _DOUBTS for r in self.roles[max(0, index - 2) : index + 1]
-                    )
+                    doubted = (value in self.origins or value in self.given) and self._doubted(index)
                     self.origins[value].append(Origin(index, chain | announced, operands, doubted))
                 else:
                     self.implied[value] = Origin(index, chain, operands)
@@ -130,6 +128,15 @@ class Ledger:
                 computed = self.implied[value]
                 self.origins[value].append(Origin(index, chain | computed.chain, computed.operands))
             self.said[value].append(index)
+
+    def _doubted(self, index: int) -> bool:
+        """Whether a unit stands in a doubt: it, or one of the two before it that nothing has settled since."""
+        for earlier in range(index, max(index - 3, -1), -1):
+            if earlier < index and settles(self.units[earlier].text):
+                return False
+            if self.roles[earlier] in _DOUBTS:
+                return True
+        return False
 
     def _announced(self, value: float, index: int, operands: tuple[float, ...]) -> frozenset[int]:
         """The computation just announced ("48 + 64"), when this only does it in small steps ("40 + 60 is 100")."""
@@ -210,14 +217,22 @@ class Ledger:
         if works:
             # The latest computation of it is the one meant; of its repetitions the first is the one to keep.
             meant = list(dict.fromkeys(origin.operands for origin in reversed(works)))
-            operands = meant[min(repeat, len(meant) - 1)]
-            return next(origin.chain for origin in works if origin.operands == operands)
+            tellings = [origin for origin in works if origin.operands == meant[min(repeat, len(meant) - 1)]]
+            if repeat < len(meant):
+                return tellings[0].chain
+            apart = self._told_apart(tellings)
+            return apart[min(repeat, len(apart) - 1)].chain
         if value in self.given:
             return frozenset()
         asserted = next((i for i in self.said.get(value, ()) if self.chains[i] is not None), None)
         if value in CONSTANTS:
             return frozenset({asserted} if asserted is not None and before - asserted <= 8 else ())
         return None if asserted is None else self.chains[asserted] | self._support(asserted, value)
+
+    def _told_apart(self, tellings: list[Origin]) -> list[Origin]:
+        """Computations with the same operands that are about different things ("the rulers", "the erasers")."""
+        stems = [self.stems(origin.unit) for origin in tellings]
+        return [origin for place, origin in enumerate(tellings) if not any(stems[place] <= s for s in stems[:place])]
 
     def _support(self, index: int, value: float) -> frozenset[int]:
         """Where the other numbers of a sentence that merely asserts `value` come from."""
@@ -234,6 +249,10 @@ class Ledger:
 
     def words(self, index: int) -> int:
         return len(WORD.findall(self.units[index].text))
+
+    def stems(self, index: int) -> set[str]:
+        """What a unit speaks of: the beginnings of its words, without those that say nothing."""
+        return {word.lower()[:5] for word in WORD.findall(self.units[index].text)} - STOP_WORDS
 
 
 def missing(ledger: Ledger, kept: Iterable[int]) -> list[tuple[int, float]]:

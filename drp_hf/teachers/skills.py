@@ -154,6 +154,18 @@ def concludes(text: str) -> bool:
     return bool(_CONCLUSION.search(text))
 
 
+_SETTLES = re.compile(
+    _OPENING + r"(?:(?:yes|yep|good|great|right|correct|perfect|so)\W+)*(?:that|it|this|everything|all)(?:'s| is)?\W+"
+    r"(?:all )?(?:right|correct|works|holds|matches|fits|checks out|adds up|makes sense|fine|good)\b",
+    re.IGNORECASE,
+)
+
+
+def settles(text: str) -> bool:
+    """Whether a unit ends a doubt ("Okay, that works.")."""
+    return bool(_SETTLES.match(text)) and "?" not in text
+
+
 _CONVERSION = re.compile(
     r"\b(?:minutes? in|hours? in|days? in|weeks? in|months? in|seconds? in|inches in|cents in|in (?:a|an"
     r"|one|each) (?:hour|day|"

@@ -37,7 +37,7 @@ from drp_hf.errors import DRPError
 from drp_hf.records import Trace
 from drp_hf.segment import Unit
 from drp_hf.teachers.base import Proposal, Teacher
-from drp_hf.teachers.ledger import CONSTANTS, STOP_WORDS, WORD, Ledger, missing
+from drp_hf.teachers.ledger import CONSTANTS, WORD, Ledger, missing
 from drp_hf.teachers.skills import Role, concludes
 from drp_hf.teachers.telling import find_setup, tell, write_steps
 
@@ -66,12 +66,23 @@ def goals(ledger: Ledger) -> list[Goal]:
         if ledger.roles[origin.unit] is not Role.OTHER_WAY:
             found.append(_goal(ledger, origin.unit, origin.chain))
     # A value that only happens to equal the answer is reached with few of the question's numbers.
-    used = [len(ledger.given & set().union(*(ledger.readings[i].values for i in goal.chain))) for goal in found]
+    used = [len(ledger.given & _operands(ledger, goal.chain)) for goal in found]
     enough = 0.75 * max(used, default=0)
     ranked = sorted(
         zip(found, used, strict=True), key=lambda pair: (pair[1] < enough, -min(pair[0].score, 2), pair[0].derivation)
     )
     return [goal for goal, _ in ranked]
+
+
+def _operands(ledger: Ledger, chain: frozenset[int]) -> set[float]:
+    """The numbers that a chain computes with; of a unit that computes nothing, all it states."""
+    used: set[float] = set()
+    for index in chain:
+        reading = ledger.readings[index]
+        used.update(*(equation.operands for equation in reading.equations))
+        if not reading.equations:
+            used |= reading.values
+    return used
 
 
 def _goal(ledger: Ledger, index: int, chain: frozenset[int]) -> Goal:
@@ -136,13 +147,12 @@ class SlicingTeacher(Teacher):
                 yield Proposal(write_steps(ledger, tell(ledger, kept, strength == "hard")), note)
         why = "no chain of arithmetic to the answer" if sliced is None else "slice failed"
         cut = _first_answer(ledger)
-        kept = [i for i in range(cut + 1) if i == cut or ledger.roles[i] not in _REDUNDANT]
+        everything = list(range(cut + 1))
+        kept = [i for i in everything if i == cut or ledger.roles[i] not in _REDUNDANT]
         note = f"cut after the first right answer, self-talk removed ({why})"
         yield Proposal(write_steps(ledger, tell(ledger, kept, hard)), note)
-        everything = list(range(cut + 1))
-        yield Proposal(
-            write_steps(ledger, tell(ledger, everything, None)), f"cut after the first right answer ({why})"
-        )
+        note = f"cut after the first right answer ({why})"
+        yield Proposal(write_steps(ledger, tell(ledger, everything, None)), note)
 
 
 _REDUNDANT = (Role.TALK, Role.CHECK, Role.QUESTION, Role.REREAD)
@@ -258,20 +268,15 @@ def _without_repeats(ledger: Ledger, kept: list[int], needed: frozenset[int]) ->
     """Drops explanations that say again what one of the last three kept units said."""
     result: list[int] = []
     for index in kept:
-        stems = _stems(ledger.units[index].text)
+        stems = ledger.stems(index)
         values = ledger.readings[index].values
         repeats = any(
-            values <= ledger.readings[earlier].values
-            and len(stems - _stems(ledger.units[earlier].text)) <= len(stems) // 4
+            values <= ledger.readings[earlier].values and len(stems - ledger.stems(earlier)) <= len(stems) // 4
             for earlier in result[-3:]
         )
         if index in needed or not repeats:
             result.append(index)
     return result
-
-
-def _stems(text: str) -> set[str]:
-    return {word.lower()[:5] for word in WORD.findall(text)} - STOP_WORDS
 
 
 def _first_answer(ledger: Ledger) -> int:

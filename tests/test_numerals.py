@@ -1,0 +1,50 @@
+"""Which numbers a text names, and which of its equations are plainly false."""
+
+import pytest
+
+from drp_hf.numerals import canonical, false_equation, named, suggested
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("1,000 and 1000.0 and 01000", {"1000"}),
+        ("10{,}080 steps", {"10080"}),
+        ("1,2 and 3", {"1", "2", "3"}),
+        ("twenty-five of one hundred and three", {"25", "103"}),
+        ("none", set()),
+    ],
+)
+def test_named(text, numbers):
+    assert named(text) == numbers
+    assert {canonical(number) for number in numbers} == numbers
+
+
+def test_suggested_knows_what_words_stand_for():
+    assert suggested("twice a dozen") >= {"2", "12"}
+    assert named("twice a dozen") == set()
+
+
+@pytest.mark.parametrize(
+    "text", ["So 10 - 90 = 10.", "3 × 4 = 13, then", "First, 14 / 4 = 4.", "He has 7 + 5 = 13 pens."]
+)
+def test_false_equations(text):
+    assert false_equation(text) in text and false_equation(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "3 × 4 = 12 and 12 / 4 = 3 and 5 - 5 = 0",
+        "75 - 35 = 2C",
+        "2 × 8 + 2 = 18",  # the sum is the end of something longer
+        "10 + 2 = 6 × 2",
+        "7 / 2 = 3.5",
+        "7 / 2 = 3 with a remainder of 1",
+        "9 + 5 = 2 mod 12",
+        "2^4 - 3 = 13",
+        "x - 3 = 5",
+    ],
+)
+def test_what_may_be_right_is_not_called_false(text):
+    assert false_equation(text) == ""
