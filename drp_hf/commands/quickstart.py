@@ -29,16 +29,16 @@ class QuickstartConfig:
         output_dir (`str`, *optional*, defaults to `"runs/quickstart"`):
             Folder of everything the run makes. An interrupted run goes on where it stopped.
         seed (`int`, *optional*, defaults to `0`):
-            Decides the problems of both splits, the sampling of the traces and the training.
-        train_problems (`int`, *optional*, defaults to `160`):
+            Decides the problems of both splits and the training.
+        train_problems (`int`, *optional*, defaults to `176`):
             Problems the reasoner writes traces for.
         test_problems (`int`, *optional*, defaults to `160`):
             Held-out problems on which reasoner and student are measured.
     """
 
     output_dir: str = field(default="runs/quickstart", metadata={"help": "Folder of everything the run makes."})
-    seed: int = field(default=0, metadata={"help": "Decides problems, sampling and training."})
-    train_problems: int = field(default=160, metadata={"help": "Problems the reasoner writes traces for."})
+    seed: int = field(default=0, metadata={"help": "Decides problems and training."})
+    train_problems: int = field(default=176, metadata={"help": "Problems the reasoner writes traces for."})
     test_problems: int = field(default=160, metadata={"help": "Held-out problems to measure on."})
 
 

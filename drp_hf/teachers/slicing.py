@@ -195,7 +195,7 @@ def _select(ledger: Ledger, goal: Goal, needed: frozenset[int], strength: Streng
             if ledger.roles[i] is Role.WORK and not ledger.readings[i].equations
         }
     for index in sorted(needed):
-        if strength != "hard":
+        if strength != "hard" and ledger.readings[index].equations:
             kept |= _before(ledger, index, kept)
         kept |= _after(ledger, index, kept, strength == "hard")
         kept |= _opening(ledger, index)
