@@ -73,7 +73,7 @@ def length_histogram(before: Sequence[int], after: Sequence[int], theme: Theme =
         axes.grid(axis="y", color=FAINT[theme], linewidth=0.8)
         axes.set_xlabel("tokens of the whole output")
         axes.set_ylabel("share of outputs")
-        axes.legend(frameon=False, loc="upper right")
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)  # above the bars and lines
         return _png(figure)
 
 
@@ -95,7 +95,8 @@ def skill_bars(characters: Mapping[tuple[str, Action], int], most: int = 12, the
     ranked = sorted(sizes, key=lambda skill: (-sizes[skill], skill))
     groups = [(_short(skill), [skill]) for skill in ranked[:most]]
     if ranked[most:]:
-        groups.append((f"{len(ranked) - most} other skills", ranked[most:]))
+        others = len(ranked) - most
+        groups.append((f"{others} other skill{'s' * (others > 1)}", ranked[most:]))
     with _figure(theme, height=1.3 + 0.32 * len(groups)) as (figure, axes):
         left = [0.0] * len(groups)
         for action, colour in ACTIONS.items():
