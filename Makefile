@@ -3,12 +3,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 SEED ?= 0
+RUN ?= runs/quickstart$(if $(filter-out 0,$(SEED)),-$(SEED))
 
 .PHONY: quickstart test clean
 
-# The whole pipeline on the embedded default; report in runs/quickstart-$(SEED)/report.html.
+# The whole pipeline on the embedded default; report in runs/quickstart/report.html, of SEED=1 in runs/quickstart-1.
 quickstart: $(VENV)/installed
-	$(BIN)/drp quickstart --seed $(SEED) --output_dir runs/quickstart-$(SEED)
+	$(BIN)/drp quickstart --seed $(SEED) --output_dir $(RUN)
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .

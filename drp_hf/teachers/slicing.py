@@ -8,8 +8,8 @@ No model, no randomness: the same trace gives the same steps. In order:
 2. **Role** (`skills.py`). By its words a unit works, plans, talks to itself, asks, checks, tries another way or re-reads
    the question.
 3. **Link** (`ledger.py`). In reading order, every number that a computation uses is linked to the unit that derived it:
-   the latest computation of that value, in its first telling, unless that only came up in doubt; numbers of the question
-   need no origin. Equations in letters are linked to the earlier equations in the same letters, back to where these are
+   the latest computation of that value, in its first telling, unless that came up in a doubt not yet settled; numbers of
+   the question need no origin. Equations in letters are linked to the earlier equations in the same letters, back to where these are
    introduced. So every unit has its *chain*: all the units it depends on.
 4. **Goal**. Of the units that derive the answer, the first that looks like an arrival (it speaks of what was asked,
    concludes, is followed by doubt or by the end) and whose chain uses most of the question's numbers: a value that only
