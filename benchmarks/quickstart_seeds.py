@@ -3,8 +3,8 @@
     for seed in 0 1 2; do make quickstart SEED=$seed; done
     python benchmarks/quickstart_seeds.py runs/quickstart runs/quickstart-1 runs/quickstart-2
 
-Every seed has problems of its own, so the last row is over all questions of all runs. Brackets hold 95 % intervals from
-10,000 paired bootstrap resamples of the questions.
+Every seed has problems of its own, so the last row is over all questions of all runs. Brackets hold 95 % intervals
+from 10,000 paired bootstrap resamples of the questions.
 """
 
 from __future__ import annotations
