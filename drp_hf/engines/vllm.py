@@ -9,6 +9,9 @@ from transformers import AutoConfig, GenerationConfig
 from drp_hf.engines.base import Engine, Sampling, stop_ids
 from drp_hf.models import load_tokenizer, local_model_dir
 
+CPU_MEMORY = 0.5
+"""Share of a CPU's memory for weights and cache."""
+
 
 class VLLMEngine(Engine):
     """Runs a model in vLLM; adapters are merged first.
@@ -32,9 +35,12 @@ class VLLMEngine(Engine):
         except OSError:  # not every model has one; its config then names the stop token
             generation_config = GenerationConfig.from_model_config(config)
         super().__init__(model, tokenizer, config, stop_ids(tokenizer, generation_config.eos_token_id))
-        self.seeds_requests = not current_platform.is_cpu()
+        on_cpu = current_platform.is_cpu()
+        self.seeds_requests = not on_cpu
+        # vLLM claims nearly all memory, which a CPU shares with other programs. (Despite its name it is the CPU's, too.)
+        memory = {"gpu_memory_utilization": CPU_MEMORY} if on_cpu else {}
         self.engine = LLMEngine.from_engine_args(
-            EngineArgs(model=folder, dtype=dtype, seed=seed, max_num_seqs=batch_size, disable_log_stats=True)
+            EngineArgs(model=folder, dtype=dtype, seed=seed, max_num_seqs=batch_size, disable_log_stats=True, **memory)
         )
 
     def _generate_ids(
