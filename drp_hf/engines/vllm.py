@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import psutil
 from transformers import AutoConfig, GenerationConfig
 
 from drp_hf.engines.base import Engine, Sampling, stop_ids
 from drp_hf.models import load_tokenizer, local_model_dir
 
-CPU_MEMORY = 0.5
-"""Share of a CPU's memory for weights and cache."""
+CPU_CACHE = 0.25
+"""Share of the free memory that the cache of keys and values takes on a CPU."""
 
 
 class VLLMEngine(Engine):
@@ -37,8 +38,8 @@ class VLLMEngine(Engine):
         super().__init__(model, tokenizer, config, stop_ids(tokenizer, generation_config.eos_token_id))
         on_cpu = current_platform.is_cpu()
         self.seeds_requests = not on_cpu
-        # vLLM claims nearly all memory, which a CPU shares with other programs. (Despite its name it is the CPU's, too.)
-        memory = {"gpu_memory_utilization": CPU_MEMORY} if on_cpu else {}
+        # vLLM would claim nearly all memory, which a CPU shares with other programs, and refuse to start if they use it.
+        memory = {"kv_cache_memory_bytes": int(CPU_CACHE * psutil.virtual_memory().available)} if on_cpu else {}
         self.engine = LLMEngine.from_engine_args(
             EngineArgs(model=folder, dtype=dtype, seed=seed, max_num_seqs=batch_size, disable_log_stats=True, **memory)
         )
