@@ -38,7 +38,7 @@ class VLLMEngine(Engine):
         super().__init__(model, tokenizer, config, stop_ids(tokenizer, generation_config.eos_token_id))
         on_cpu = current_platform.is_cpu()
         self.seeds_requests = not on_cpu
-        # vLLM would claim nearly all memory, which a CPU shares with other programs, and refuse to start if they use it.
+        # vLLM would claim nearly all memory, which others use on a CPU, too, and then refuse to start.
         memory = {"kv_cache_memory_bytes": int(CPU_CACHE * psutil.virtual_memory().available)} if on_cpu else {}
         self.engine = LLMEngine.from_engine_args(
             EngineArgs(model=folder, dtype=dtype, seed=seed, max_num_seqs=batch_size, disable_log_stats=True, **memory)
