@@ -5,12 +5,15 @@
 Written apart from the code that makes corpora (`drp_hf.pruning`, the teachers): it shares only the think tags with it,
 and has its own readers of numbers, answers and steps, so that an error there is not repeated here.
 
-Chain closure: each number that a kept computation uses must be given in the question or stated earlier in what is
-kept, or be a well-known constant. Computations are equations in symbols, LaTeX or words ("9 times 60 is 540") and
-sentences such as "dividing 180 by 5 gives 36". Results need no origin; they count as stated from then on. So do the
-numbers of a side that rewrites the side before it (`6 * 45 = 240 + 30 = 270`: its value is the same), but not those of
-a run-on (`6 * 30 = 180 - 100 = 80`: 100 must be known). Splitting a known number by place value uses no new one: 40 of
-45, and soon after it 5.
+Chain closure, by the plain rule: each number that a kept computation uses must be given in the question or stated
+earlier in what is kept, or be a well-known constant. Computations are equations in symbols, LaTeX or words ("9 times
+60 is 540") and sentences such as "dividing 180 by 5 gives 36". Results need no origin; they count as stated from then
+on.
+
+Apart from that, closure with allowances for mental arithmetic is counted. There the numbers of a side that rewrites
+the side before it need no origin (`6 * 45 = 240 + 30 = 270`: its value is the same), but those of a run-on do
+(`6 * 30 = 180 - 100 = 80`: 100 must be known). And splitting a known number by place value uses no new one: 40 of 45,
+and soon after it 5.
 """
 
 from __future__ import annotations
@@ -175,25 +178,31 @@ class _Token:
         return {self.value, self.value / 100} if self.text.endswith("%") else {self.value}
 
 
-def chain_closure(question: str, pruned_reasoning: str) -> bool | None:
-    """Whether every number that the computations use has an origin; None where there is no computation."""
-    result = list(_audit_chains(question, pruned_reasoning))
+def chain_closure(question: str, pruned_reasoning: str, allowances: bool = False) -> bool | None:
+    """Whether every number that the computations use has an origin; None where there is no computation.
+
+    Args:
+        question: what is given.
+        pruned_reasoning: what is kept.
+        allowances: whether rewritten sides and splitting by place value need no origin.
+    """
+    result = list(_audit_chains(question, pruned_reasoning, allowances))
     return not any(isinstance(item, OpenNumber) for item in result) if result else None
 
 
-def open_numbers(question: str, pruned_reasoning: str) -> list[OpenNumber]:
+def open_numbers(question: str, pruned_reasoning: str, allowances: bool = False) -> list[OpenNumber]:
     """The numbers that break the chain, with the computation that uses them."""
-    return [item for item in _audit_chains(question, pruned_reasoning) if isinstance(item, OpenNumber)]
+    return [item for item in _audit_chains(question, pruned_reasoning, allowances) if isinstance(item, OpenNumber)]
 
 
-def _audit_chains(question: str, reasoning: str) -> Iterator[OpenNumber | bool]:
+def _audit_chains(question: str, reasoning: str, allowances: bool) -> Iterator[OpenNumber | bool]:
     """Yields True for a computation, and an `OpenNumber` for each number without origin in one."""
     text = re.sub(r"\s*\n\s*(?=[=≈×*÷+])|(?<=[=≈×*÷+])\s*\n\s*", " ", plain(reasoning))
     known = numbers(question) | CONSTANTS
     spoken = {digits.start() for verb in _VERB.finditer(text) for digits in _DECIMAL.finditer(text, *verb.span(1))}
     rests: dict[Fraction, int] = {}  # what is left of a number that was split, and in which clause that was
     for index, clause in enumerate(_clauses(text)):
-        used = _used(clause) | {token for token in clause if token.kind == "number" and token.at in spoken}
+        used = _used(clause, allowances) | {t for t in clause if t.kind == "number" and t.at in spoken}
         if used:
             yield True
         side: set[Fraction] = set()
@@ -208,7 +217,7 @@ def _audit_chains(question: str, reasoning: str) -> Iterator[OpenNumber | bool]:
                 if token not in used:
                     known |= token.forms
                     continue
-                split = _rests(token.value, known)
+                split = _rests(token.value, known) if allowances else set()
                 soon = index - rests.get(token.value, -9) <= 3
                 if known.isdisjoint(token.forms) and not split and not soon:
                     yield OpenNumber(token.value, text[clause[0].at : clause[-1].at + len(clause[-1].text)])
@@ -241,8 +250,8 @@ def _clauses(text: str) -> Iterator[list[_Token]]:
         yield clause
 
 
-def _used(clause: list[_Token]) -> set[_Token]:
-    """The numbers that are operands of an equation in the clause."""
+def _used(clause: list[_Token], allowances: bool) -> set[_Token]:
+    """The operands of the equations in the clause; with allowances, without sides that rewrite the side before."""
     sides: list[list[_Token]] = [[]]
     for token in clause:
         # "is" connects a computation with its result; elsewhere it is only a verb.
@@ -255,7 +264,7 @@ def _used(clause: list[_Token]) -> set[_Token]:
         return used
     for i, side in enumerate(sides):
         operands = _operands(side)
-        if not i or not operands or not _operands(sides[i - 1]) or not _same_value(sides[i - 1], side):
+        if not (allowances and i and operands and _operands(sides[i - 1]) and _same_value(sides[i - 1], side)):
             used |= operands
     return used
 
@@ -540,8 +549,9 @@ def audit(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
     Returns:
         `read`, `accepted`, `sound` (accepted rows without a violation), `violations` (what, how often), `chains`
-        (accepted rows with a computation), `closed` (those whose chain is closed), `tokens_before`, `tokens_after`
-        (sums over accepted rows) and `examples` (row number and message, at most 20).
+        (accepted rows with a computation), `closed` (those whose chain is closed by the plain rule), `closed with
+        allowances`, `tokens_before`, `tokens_after` (sums over accepted rows) and `examples` (row number and message,
+        at most 20).
     """
     result: dict[str, Any] = Counter()
     violations: Counter[str] = Counter()
@@ -561,6 +571,7 @@ def audit(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
         if closed is not None:
             result["chains"] += 1
             result["closed"] += closed
+            result["closed with allowances"] += bool(chain_closure(row["question"], row["pruned_reasoning"], True))
         if closed is False:
             first = open_numbers(row["question"], row["pruned_reasoning"])[0]
             examples.append((index, f"open chain: {first.number} in {first.computation!r}"))
@@ -586,6 +597,7 @@ def main(argv: list[str]) -> int:
         ("sound", "accepted"),
         ("chains", "accepted"),
         ("closed", "chains"),
+        ("closed with allowances", "chains"),
     ):
         table.add_row(what, str(result.get(what, 0)), f"{result.get(what, 0) / max(1, result.get(of, 0)):.1%} of {of}")
     kept = result.get("tokens_after", 0) / max(1, result.get("tokens_before", 0))

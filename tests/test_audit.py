@@ -31,8 +31,6 @@ QUESTION = "James runs 3 sprints 4 times a week. He runs 60 meters each sprint, 
         "There are 7 days, 24 hours each: 7 * 24 = 168. And 60 / 12 = 5.",
         "Dividing 60 by 3 gives 20.",
         "1,000 + 60 = 1,060, then 1060 - 60 = 1000.",
-        "45 apples. 40 * 3 = 120 and 5 * 3 = 15, so 120 + 15 = 135.",
-        "45 apples. 3 * 45 = 120 + 15 = 135.",
         "It is 80k.",
         "8 - 60 = -52",
         "1. 3 * 60 = 180\n2. 4 * 180 = 720",
@@ -43,6 +41,20 @@ QUESTION = "James runs 3 sprints 4 times a week. He runs 60 meters each sprint, 
 def test_closed_chains(kept):
     assert open_numbers(QUESTION, kept) == []
     assert chain_closure(QUESTION, kept) in (True, None)
+
+
+@pytest.mark.parametrize(
+    ("kept", "number"),
+    [
+        ("45 apples. 40 * 3 = 120 and 5 * 3 = 15, so 120 + 15 = 135.", "40"),
+        ("45 apples. 3 * 45 = 120 + 15 = 135.", "120"),
+        ("45 apples. 60 + 40 is 100, then plus 5 is 105.", "40"),
+    ],
+)
+def test_allowances(kept, number):
+    assert chain_closure(QUESTION, kept, allowances=True) is True
+    assert chain_closure(QUESTION, kept) is False
+    assert Fraction(number) in {item.number for item in open_numbers(QUESTION, kept)}
 
 
 @pytest.mark.parametrize(
@@ -70,6 +82,7 @@ def test_closed_chains(kept):
 def test_open_chains(kept, number):
     assert Fraction(number) in {item.number for item in open_numbers(QUESTION, kept)}
     assert chain_closure(QUESTION, kept) is False
+    assert chain_closure(QUESTION, kept, allowances=True) is False
 
 
 @pytest.mark.parametrize(
@@ -118,7 +131,7 @@ def rows() -> list[dict]:
 def test_audit_counts():
     result = audit(rows())
     assert (result["read"], result["accepted"], result["sound"]) == (4, 3, 2)
-    assert (result["chains"], result["closed"]) == (3, 2)
+    assert (result["chains"], result["closed"], result["closed with allowances"]) == (3, 2, 2)
     assert list(result["violations"]) == ["steps leave a gap, overlap or do not end with the reasoning"]
     assert {index for index, _ in result["examples"]} == {1, 2}
 

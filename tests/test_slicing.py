@@ -14,7 +14,7 @@ from drp_hf.pruning import Reason, apply_steps, check, prune_trace
 from drp_hf.records import Action, Trace
 from drp_hf.segment import segment
 from drp_hf.teachers.quantities import read
-from drp_hf.teachers.rewriting import tidy
+from drp_hf.teachers.rewriting import fewer_sides, tidy
 from drp_hf.teachers.skills import Role, role
 from drp_hf.teachers.slicing import SlicingTeacher
 
@@ -69,6 +69,7 @@ def traces(folder, name, count=None):
         ("Dividing 180 by 5 gives 36", (180, 5), 36),
         ("Subtract 8 from 48 to get 40: 40", (8, 48), 40),
         ("T = Q + 7 = 6 + 7 = 13", (6, 7), 13),
+        ("4 dozen × 3 = 144", (4, 3), 144),
         ("2 × 8 + 2 = 16 + 2 = 18", (2, 8, 2), 18),
         ("2*(20/4) = 10", (2, 20, 4), 10),
     ],
@@ -95,6 +96,16 @@ def test_an_announced_computation_has_a_value_but_does_not_state_it():
     assert (equation.operands, equation.value, equation.stated) == ((48, 6), 8, False)
 
 
+def test_a_computation_goes_on_with_its_result():
+    first, second = read("240 plus 100 is 340, then plus 26 more is 366.").equations
+    assert (first.operands, first.value) == ((240, 100), 340)
+    assert (second.operands, second.value, second.stated, second.exact) == ((340, 26), 366, True, True)
+
+
+def test_a_fraction_is_no_factor_of_its_upper_number():
+    assert all(equation.value != 3 for equation in read("I multiply 3 by 1/4.").equations)
+
+
 def test_coefficients_are_operands_of_unknown_value():
     reading = read("4S + 2G = 70")
     assert reading.variables == {"S", "G"}
@@ -116,6 +127,8 @@ def test_coefficients_are_operands_of_unknown_value():
         ("Alternatively, 5 + 3 = 8.", Role.OTHER_WAY),
         ("Is that right?", Role.QUESTION),
         ("The problem says he has 3 boxes.", Role.REREAD),
+        ("Let me restate it.", Role.REREAD),
+        ("So 6 * 15 = ?", Role.WORK),
         ("**Final Answer**", Role.HEADING),
     ],
 )
@@ -131,6 +144,11 @@ def test_roles(text, expected):
         ("Let me calculate that: 20 ÷ 4 = 5.", "20 ÷ 4 = 5.", "20 ÷ 4 = 5."),
         ("So that is 5, right?", "So that is 5.", "That is 5."),
         ("The total (which makes sense) is 5.", "The total is 5.", "The total is 5."),
+        (
+            "The rest (which is four days) is 60.",
+            "The rest (which is four days) is 60.",
+            "The rest (which is four days) is 60.",
+        ),
         ("The problem says that he has 3 boxes.", "He has 3 boxes.", "He has 3 boxes."),
         ("x = 3.", "x = 3.", "x = 3."),
         ("Hmm.", "Hmm.", "Hmm."),
@@ -172,6 +190,61 @@ def test_merges_an_announced_computation():
     row = prune(Trace("8 packets hold 5 bars each. He eats 6. How many bars are left?", "34", reasoning, "34"))
     merged = [step for step in row.steps if step.action is Action.MERGE]
     assert [step.rewrite.strip() for step in merged] == ["So the total number of bars is 8 * 5 = 40."]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ("8 * 45. 8 * 40 is 320, 8 * 5 is 40, so 320 + 40 = 360. ", "8 * 45 = 360."),
+        ("8 * 45. Hmm. 8 * 40 is 320, then plus 40 is 360. ", "8 * 45 = 360."),
+        ("8 * 45 = ? Let's see, 8 * 40 = 320, and 8 * 5 = 40. That makes 320 + 40 = 360. ", "8 * 45 = 360."),
+        ("8 * 45 = 320 + 40 = 360. ", "8 * 45 = 360."),
+        ("8 times 45 is like 4 times 90, which is 360. ", "8 times 45, which is 360."),
+    ],
+)
+def test_small_steps_are_not_told(steps, expected):
+    question = "Each of 8 shelves holds 45 books, and 20 books are lent. How many are there?"
+    reasoning = f"{steps}Then 360 - 20 = 340. Wait, is that right? Yes. So the answer is 340."
+    for strength in STRENGTHS:
+        row = prune(Trace(question, "340", reasoning, "340"), strength)
+        assert row.accepted and not row.reason
+        assert row.pruned_reasoning.startswith(expected) and "320" not in row.pruned_reasoning
+        assert audit.chain_closure(question, row.pruned_reasoning)
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "expected"),
+    [
+        ("A = (40 / 2) + 5 = 20 + 5 = 25.", {40.0, 2.0, 5.0}, "A = (40 / 2) + 5 = 25."),
+        ("A = (40 / 2) + 5 = 20 + 5 = 25.", {40.0, 2.0, 5.0, 20.0}, "A = (40 / 2) + 5 = 20 + 5 = 25."),
+        (r"\(9 \times 4 = \frac{72}{2} = 36\)", {9.0, 4.0}, r"\(9 \times 4 = 36\)"),
+        ("3 * 4 = 12, 5 * 4 = 20.", {3.0, 4.0}, "3 * 4 = 12, 5 * 4 = 20."),
+        ("3 * 4 = 12 - 8 = 4.", {3.0, 4.0}, "3 * 4 = 12 - 8 = 4."),
+        ("40 times 0.6 is like 40 times 6 tenths.", {40.0}, "40 times 0.6."),
+        ("3.5 is the same as 7/2.", {3.5}, "3.5 is the same as 7/2."),
+        ("2(Q + 7) = 2Q + 14 = 44", {2.0, 7.0}, "2(Q + 7) = 2Q + 14 = 44"),
+    ],
+)
+def test_fewer_sides(text, known, expected):
+    assert fewer_sides(text, known) == expected
+
+
+def test_the_result_belongs_to_the_whole_sentence():
+    reasoning = (
+        "I can calculate 10% of 40 and subtract that from 40. 10% of 40 is 0.10 * 40 = 4. So that is 40 - 4 = 36. Wait, "
+        "is that right? Yes. So the answer is 36."
+    )
+    row = prune(Trace("It took 40 minutes and now takes 10% less. How long?", "36", reasoning, "36"))
+    assert row.accepted and "from 40, which is 4" not in row.pruned_reasoning
+
+
+def test_a_mention_of_the_value_is_not_the_first_answer():
+    reasoning = (
+        "We choose $x$ from the set {1, 2, 3, 4, 5}. So we only need to choose some number from a set of 5. No, wait, we "
+        "need to count the integers from 1 to 5. So there are 5 different ways. Let me check that. Yes, it is right."
+    )
+    row = prune(Trace(r"In how many ways can $x$ lie in \(1 \le x \le 5\)?", "5", reasoning, "5"))
+    assert row.accepted and row.pruned_reasoning.endswith("So there are 5 different ways.")
 
 
 def test_the_abandoned_branch_goes():
@@ -332,7 +405,7 @@ def test_hostile_traces(piece):
 
 @pytest.mark.parametrize(("strength", "accepted", "kept"), [("default", 0.97, 0.30), ("hard", 0.95, 0.20)])
 def test_real_r1_traces(shared_data, strength, accepted, kept):
-    rows = [prune(trace, strength) for trace in traces(shared_data, "gsm8k_test__deepseek-r1", 200)]
+    rows = [prune(trace, strength) for trace in traces(shared_data, "gsm8k_test__deepseek-r1")]
     right = [row for row in rows if not row.reason.startswith(("wrong answer", "no final answer"))]
     result = audit.audit(row.to_dict() for row in rows)
     assert result["violations"] == {}

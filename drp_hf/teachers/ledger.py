@@ -10,7 +10,8 @@ from typing import NamedTuple
 from drp_hf.answers import read_number
 from drp_hf.records import Trace
 from drp_hf.segment import Unit
-from drp_hf.teachers.quantities import read, round_key
+from drp_hf.teachers.quantities import Reading, read, round_key
+from drp_hf.teachers.rewriting import first_side
 from drp_hf.teachers.skills import Role, role, settles
 
 CONSTANTS = frozenset({0.5, 1.0, 2.0, 7.0, 10.0, 12.0, 24.0, 52.0, 60.0, 100.0, 365.0, 1000.0})
@@ -30,6 +31,8 @@ _MEMORY = 50
 """Computations of one value that are looked through; with the next, what keeps the time linear in the trace."""
 _LONGEST_CHAIN = 300
 """Units; what depends on more is not arithmetic that a slice could follow."""
+_SMALL_STEPS = 6
+"""Units, from an announced computation to the result of the mental arithmetic."""
 _DOUBTS = (Role.CHECK, Role.QUESTION, Role.OTHER_WAY)
 
 
@@ -64,7 +67,7 @@ class Ledger:
         self.roles = [role(unit.text, reading) for unit, reading in zip(units, self.readings, strict=True)]
         self._mark_quotations()
         question = read(trace.question)
-        self.given = question.values | {round_key(value / 100) for value in question.percents}
+        self.given = question.values | hundredths(question)
         self.given |= {value for equation in question.equations for value in equation.inner}
         gold = read_number(trace.answer)
         self.gold = None if gold is None else round_key(abs(float(gold.value)))
@@ -74,6 +77,8 @@ class Ledger:
         }
         self.origins: dict[float, list[Origin]] = defaultdict(list)
         self.implied: dict[float, Origin] = {}
+        self.announcements: dict[int, int] = {}
+        """For units that do mental arithmetic with numbers from nowhere: the unit that announces what they work out."""
         self.said: dict[float, list[int]] = defaultdict(list)
         self.chains: list[frozenset[int] | None] = []
         self.variables = set().union(*(reading.variables for reading in self.readings))
@@ -113,7 +118,8 @@ class Ledger:
             own |= values
             operands = tuple(sorted(equation.operands))
             for value in values:
-                if equation.stated or value in reading.values:
+                # "1 pound a day times 7 days" does not say that it comes to 7.
+                if equation.stated or value in reading.values - set(equation.operands):
                     announced = self._announced(value, index, operands)
                     doubted = (value in self.origins or value in self.given) and self._doubted(index)
                     self.origins[value].append(Origin(index, chain | announced, operands, doubted))
@@ -127,7 +133,37 @@ class Ledger:
                 # "4 times 12." … "So the wire is 48 inches long.": computed there, stated here.
                 computed = self.implied[value]
                 self.origins[value].append(Origin(index, chain | computed.chain, computed.operands))
+        for value in reading.values | hundredths(reading):
             self.said[value].append(index)
+        if chain is None:
+            self._enter_small_steps(index)
+
+    def _enter_small_steps(self, index: int) -> None:
+        """A result told after mental arithmetic ("240 + 100 is 340, plus 26 is 366") belongs to what was announced."""
+        numbers = self.readings[index].numbers
+        value = abs(numbers[-1][0]) if numbers else 0.0
+        computed = self.implied.get(value)
+        if computed is None or not 0 < index - computed.unit <= _SMALL_STEPS:
+            return
+        fits = self.announces(computed.unit) and self.ends_with_number(computed.unit)
+        if self.roles[computed.unit] not in (Role.WORK, Role.PLAN) or not fits:
+            return
+        self.announcements[index] = computed.unit
+        doubted = (value in self.origins or value in self.given) and self._doubted(index)
+        self.origins[value].append(Origin(index, computed.chain | {index}, computed.operands, doubted))
+
+    def announces(self, index: int) -> bool:
+        """Whether a unit's one computation leaves its result open, and nothing is counted after it."""
+        reading = self.readings[index]
+        if len(reading.equations) != 1 or reading.variables or reading.equations[0].stated:
+            return False
+        text, equation = self.units[index].text.strip(), reading.equations[0]
+        after = sum(at >= equation.start for _, at in reading.numbers)
+        return equation.exact and (after <= len(equation.operands) or first_side(text) != text)
+
+    def ends_with_number(self, index: int) -> bool:
+        """Whether little more than a unit of measure follows a unit's last number."""
+        return len(self.units[index].text.strip()) - self.readings[index].numbers[-1][1] < 25
 
     def _doubted(self, index: int) -> bool:
         """Whether a unit stands in a doubt: it, or one of the two before it that nothing has settled since."""
@@ -208,7 +244,7 @@ class Ledger:
             before: the unit that uses it.
             repeat: how often the same computation has used it already ("60 + 60" may add two different sixties).
         """
-        origins = self.origins.get(value, [])[-_MEMORY:]
+        origins = self.results(self.origins.get(value, [])[-_MEMORY:])
         works = [o for o in origins if self.roles[o.unit] in (Role.WORK, Role.PLAN) and not o.doubted]
         if value in self.given:
             works = [origin for origin in works if before - origin.unit <= 8]
@@ -228,6 +264,13 @@ class Ledger:
         if value in CONSTANTS:
             return frozenset({asserted} if asserted is not None and before - asserted <= 8 else ())
         return None if asserted is None else self.chains[asserted] | self._support(asserted, value)
+
+    def results(self, origins: list[Origin]) -> list[Origin]:
+        """The origins without small steps whose result is also told plainly ("plus 26 is 366. So it is 366 in all.")."""
+        if not any(origin.unit in self.announcements for origin in origins):
+            return origins
+        plain = {origin.operands for origin in origins if origin.unit not in self.announcements}
+        return [o for o in origins if o.unit not in self.announcements or o.operands not in plain]
 
     def _told_apart(self, tellings: list[Origin]) -> list[Origin]:
         """Computations with the same operands that are about different things ("the rulers", "the erasers")."""
@@ -255,18 +298,27 @@ class Ledger:
         return {word.lower()[:5] for word in WORD.findall(self.units[index].text)} - STOP_WORDS
 
 
+def hundredths(reading: Reading) -> set[float]:
+    """The values of a unit's percentages: who says "40%" has said 0.4."""
+    return {round_key(value / 100) for value in reading.percents}
+
+
 def missing(ledger: Ledger, kept: Iterable[int]) -> list[tuple[int, float]]:
     """The operands (unit, value) that are neither given nor stated earlier in what is kept."""
     seen = set(ledger.given | CONSTANTS)
     lacking = []
+    entered: set[int] = set()
     for index in kept:
         reading = ledger.readings[index]
         here: set[float] = set()
-        for equation in reading.equations:
+        # Of small steps only the result is told, with the announcement.
+        told = ledger.announcements.get(index) not in entered
+        entered.add(index)
+        for equation in reading.equations if told else ():
             before = {value for value, place in reading.numbers if place < equation.start}
             for operand in equation.operands:
                 if operand not in seen and operand not in before and operand not in here:
                     lacking.append((index, operand))
             here |= {equation.value, *equation.inner}
-        seen |= reading.values
+        seen |= reading.values | hundredths(reading)
     return lacking

@@ -191,7 +191,7 @@ def _add_number_word(tokens: list[_Token], word: str, start: int, text: str) -> 
         if before[0] == "number" and (is_part or (before[1] in _TENS.values() and word in _ONES)):
             tokens.pop()
     if tokens and tokens[-1][0] == "number":
-        _, before, _, position, part = tokens[-1]
+        _, before, written, position, part = tokens[-1]
         joined = None
         if is_part and before < 20 and not part:
             joined = before * value
@@ -200,7 +200,9 @@ def _add_number_word(tokens: list[_Token], word: str, start: int, text: str) -> 
         elif before in _TENS.values() and word in _ONES and value < 10:
             joined = before + value
         if joined is not None:
-            tokens[-1] = ("number", joined, round_key(joined), position, is_part)
+            # Who says "4 dozen" has not said 48.
+            literal = written if word == "dozen" else joined
+            tokens[-1] = ("number", joined, round_key(literal), position, is_part)
             return
     tokens.append(("number", value, round_key(value), start, is_part))
 
@@ -313,7 +315,7 @@ def read(text: str) -> Reading:
         if tokens[at][0] not in ("number", "open", "minus"):
             at += 1
             continue
-        equation, after = _chain(parser, at)
+        equation, after = _chain(parser, at, reading.equations[-1] if reading.equations else None)
         if equation is not None:
             reading.equations.append(equation)
         at = max(after, at + 1)
@@ -328,7 +330,7 @@ def read(text: str) -> Reading:
 _SPOKEN = re.compile(
     r"\b(?P<verb>add|subtract|multipl|divid)(?:ing|ed|y|ying|ied|e"
     r"|s)?\s+(?:[a-z]+\s+){0,3}?\$?(?P<left>[\d,]*\.?\d+)%?(?:\s+[a-z]+){0,3}?\s+"
-    r"(?:and|to|from|by|with)\s+(?:[a-z]+\s+){0,3}?\$?(?P<right>[\d,]*\.?\d+)%?"
+    r"(?:and|to|from|by|with)\s+(?:[a-z]+\s+){0,3}?\$?(?P<right>[\d,]*\.?\d+)(?![\d,.]*\d|\s*/\s*\d)%?"
     r"(?:[^\d.;=]{0,30}?(?:\b(?:gives?|giving|is|equals?|gets?|results in|leaves?)\b"
     r"|[,:])[^\d.;]{0,30}?\$?(?P<value>[\d,]*\.?\d+)(?!\s*[-+*/×÷=]))?",
     re.IGNORECASE,
@@ -376,17 +378,34 @@ def _read_letters(reading: Reading, text: str, tokens: list[_Token], kinds: list
                 reading.variables.add(text[start])
 
 
-def _chain(parser: _Parser, at: int) -> tuple[Equation | None, int]:
-    """Reads "expression = expression = value" from token `at`."""
+def _continued(parser: _Parser, at: int, before: Equation | None) -> tuple[float, list[float], str, int] | None:
+    """Reads "plus 26 is 366" as a computation with the result before it ("240 plus 100 is 340, then plus 26 is 366")."""
+    sign = at if parser.kinds[at] == "minus" else at - 1
+    if before is None or not before.stated or sign < 1 or parser.kinds[sign - 1] not in ("word", "comma"):
+        return None
+    operator = _OPERATORS.get(parser.kinds[sign])
+    part = parser.factor(sign + 1)
+    if operator is None or parser.kinds[sign] == "of" or part is None or not _equality(parser.kinds, part[3], True):
+        return None
+    left, right = before.value, part[0]
+    if operator == "/" and not right:
+        return None
+    value = {"+": left + right, "-": left - right, "*": left * right, "/": left / (right or 1)}[operator]
+    return value, [left, *part[1]], operator + part[2], part[3]
+
+
+def _chain(parser: _Parser, at: int, before: Equation | None) -> tuple[Equation | None, int]:
+    """Reads "expression = expression = value" from token `at`, where `before` is the computation before it."""
     parts = []
     begin = at
-    part = parser.sum(at)
+    part = continued = _continued(parser, at, before)
+    part = part or parser.sum(at)
     while part is not None:
         parts.append(part)
         at = part[3]
         following = _equality(parser.kinds, at, bool(part[2]) or len(parts) > 1)
         part = parser.sum(following) if following else None
-    if parts and begin > 0 and parser.kinds[begin - 1] in _OPERATORS:
+    if parts and not continued and begin > 0 and parser.kinds[begin - 1] in _OPERATORS:
         parts = parts[1:]  # "T = Q + 7 = 6 + 7 = 13": the side with a letter has no value, the others do
     if not any(part[2] for part in parts):
         return None, max(at, begin)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from drp_hf.teachers.quantities import read
+
 _FILLER = re.compile(
     r"(?:(?:okay|ok|alright|all right|hmm+|hm|wait|oh|ah|hold on)\b[\s,.!…:;—-]*(?:(?:but|no|so wait)\b,?\s+)?"
     r"|(?:well|right|yeah|yes|yep|yup|no|actually|let's see(?: here)?|let me see|let me think|i think"
@@ -52,8 +54,18 @@ _HARD_CLAUSE = re.compile(r"^[^\d,.:=\n]{12,200},\s+(?=[^,]*\d)")
 _HEDGE = re.compile(r"\b(?:should|would|must|will|could) be\b")
 
 
+_SIDES = re.compile(r"(\s*[=≈]\s*)")
+# Arithmetic and nothing else: numbers, operators, brackets, LaTeX fractions.
+_ARITHMETIC = re.compile(r"(?:\\[dt]?frac|\\times|\\cdot|\\div|\\left|\\right|\\?[$%,;!]|[-\d\s.()\[\]{}+*/×·⋅÷–−])+")
+# "40 times 0.6 is like 40 times 6 tenths, which is 24": said twice.
+_LIKE = re.compile(
+    r",? (?:is|which is|that's) (?:like|the same(?: thing)? as) [^,.=;:]{3,60}(?=,? (?:which is|is) \$?\d|\.?$)"
+)
+_OPERATOR = re.compile(r"\d.*?[-+*/×·⋅÷–−\\{].*?\d", re.DOTALL)
+
 _LONGEST = 2000
 """Characters; what is longer is no sentence."""
+_MOST_SIDES = 20
 
 
 def tidy(text: str, hard: bool = False, ending: bool = False) -> str:
@@ -74,7 +86,7 @@ def tidy(text: str, hard: bool = False, ending: bool = False) -> str:
     text = _strip_front(text)
     text = _TAG.sub(".", text)
     text = _MIDDLE.sub("", text)
-    text = (_ANY_ASIDE if hard else _ASIDE).sub("", text)
+    text = (_ANY_ASIDE if hard else _ASIDE).sub(lambda aside: aside[0] if read(aside[0]).values else "", text)
     if hard:
         if not ending:
             text = _HARD_OPENING.sub("", text, count=1) if _HARD_OPENING.match(text) else text
@@ -82,6 +94,49 @@ def tidy(text: str, hard: bool = False, ending: bool = False) -> str:
     if not re.search(r"\w", text):
         return original
     return _capitalise(text) if text != original else original
+
+
+def fewer_sides(text: str, known: set[float]) -> str:
+    """Leaves out what only rewrites the side before it with numbers that nobody knows: 6 * 45 = 240 + 30 = 270.
+
+    Args:
+        text: a sentence.
+        known: the numbers given and stated before it.
+
+    Returns:
+        The sentence with fewer sides, its computations of the same value.
+    """
+    if len(text) > _LONGEST or text.count("=") > _MOST_SIDES:
+        return text
+    shorter = _LIKE.sub("", text)
+    if shorter != text and _same_results(text, shorter):
+        text = shorter
+    parts = _SIDES.split(text)
+    at = 2
+    while at < len(parts) - 2:
+        shorter = "".join(parts[: at - 1] + parts[at + 1 :])
+        if _rewrites(parts[at]) and not read(parts[at]).values <= known and _same_results(text, shorter):
+            del parts[at - 1 : at + 1]
+            text = shorter
+        else:
+            at += 2
+    return text
+
+
+def first_side(text: str) -> str:
+    """Leaves out the last side of a computation without result: "120 * (1 + 0.6) = 120 * 1.6"."""
+    head, sign, side = text.rpartition("=")
+    return head if sign and _rewrites(side) and _same_results(text, head) else text
+
+
+def _rewrites(side: str) -> bool:
+    return bool(_ARITHMETIC.fullmatch(side) and _OPERATOR.search(side))
+
+
+def _same_results(text: str, shorter: str) -> bool:
+    before, after = ([each for each in read(side).equations if each.operators] for side in (text, shorter))
+    same = [(e.value, e.stated, e.exact) for e in before] == [(e.value, e.stated, e.exact) for e in after]
+    return bool(before) and same and all(each.exact for each in before)
 
 
 def _strip_front(text: str) -> str:

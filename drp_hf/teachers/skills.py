@@ -106,7 +106,8 @@ _DIGIT = re.compile(r"\d")
 _REREAD = re.compile(
     _OPENING + r"(?:[\"“]|(?:the |original |as per the )*(?:problem|question)(?: statement)?"
     r" (?:says|states|mentions|said|gives|asks|is asking|wants)"
-    r"|(?:re-?read|reading)(?:ing)? |the question is)",
+    r"|(?:re-?read|reading)(?:ing)? |the question is"
+    r"|(?:let me|let's|i(?:'ll| will)|to)(?: just)? (?:restate|re-?read|rephrase)\b)",
     re.IGNORECASE,
 )
 _HEADING = re.compile(r"^\s*(?:#{1,6}\s.*|\*\*[^*]{1,60}\*\*:?)\s*$")
@@ -116,6 +117,8 @@ _CONCLUSION = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[A-Za-z]{2,}")
+# "6 * 15 = ?" asks nothing, it announces.
+_BLANK = re.compile(r"=\s*\?+$")
 
 
 def role(text: str, reading: Reading) -> Role:
@@ -129,7 +132,7 @@ def role(text: str, reading: Reading) -> Role:
     if _HEADING.match(stripped) and not reading.equations:
         return Role.HEADING
     head = stripped[:200]
-    if stripped.endswith("?"):
+    if stripped.endswith("?") and not _BLANK.search(stripped):
         return Role.QUESTION
     if _OTHER_WAY.match(head) or _OTHER_WAY_ANYWHERE.search(head):
         return Role.OTHER_WAY

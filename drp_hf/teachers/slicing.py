@@ -18,8 +18,10 @@ No model, no randomness: the same trace gives the same steps. In order:
    sentence before each computation that says what is computed and why. `light` adds all other statements on the way.
    Explanations with a number that nothing kept has stated stay out, and so do repetitions.
 6. **Tell** (`telling.py`, `rewriting.py`). Fillers, announcements and asides go (COMPRESS); a computation that is
-   announced in one sentence and done in another becomes one (MERGE); what is fine stays byte for byte (KEEP); the rest,
-   re-reading, re-checking, repeated derivations, abandoned branches, self-talk, is DELETEd. Every step has a named skill.
+   announced in one sentence and done in another becomes one (MERGE). Mental arithmetic with numbers from nowhere goes,
+   too: "8 * 45. 8 * 40 is 320, 8 * 5 is 40, so 360" and "8 * 45 = 320 + 40 = 360" become "8 * 45 = 360". What is fine
+   stays byte for byte (KEEP); the rest, re-reading, re-checking, repeated derivations, abandoned branches, self-talk,
+   is DELETEd. Every step has a named skill.
 
 Where there is no chain of arithmetic to the answer, or the mathematics is symbolic (powers, roots, functions, a question
 in LaTeX), values do not show what depends on what. Then the teacher cuts after the first unit that states the right
@@ -62,7 +64,7 @@ def goals(ledger: Ledger) -> list[Goal]:
     """The places where the answer is derived, the most credible first."""
     gold = ledger.gold
     found = []
-    for origin in ledger.origins.get(gold, [])[:_MOST_GOALS]:
+    for origin in ledger.results(ledger.origins.get(gold, [])[:_MOST_GOALS]):
         if ledger.roles[origin.unit] is not Role.OTHER_WAY:
             found.append(_goal(ledger, origin.unit, origin.chain))
     # A value that only happens to equal the answer is reached with few of the question's numbers.
@@ -283,18 +285,35 @@ def _first_answer(ledger: Ledger) -> int:
     """The unit after which to cut: the first that states the right answer, and is followed by doubt or the end."""
     gold = ledger.gold
     units = ledger.units
+    arrivals: list[int] = []
     if gold is not None:
         spots = [i for i in range(len(units)) if ledger.says_last(i, gold) and ledger.roles[i] is not Role.QUESTION]
+        # A value that stood there before ("a set of 5") may occur again without being the answer.
+        fresh = () if gold in ledger.given else ledger.said[gold][:1]
+        arrivals = [i for i in spots if i in fresh or _arrives(ledger, i)]
     else:
         wanted = _plain(ledger.trace.answer)
         spots = [i for i in range(len(units)) if wanted and _plain(units[i].text).rstrip(".").endswith(wanted)]
-    for index in spots:
+    for index in arrivals or spots:
         after = ledger.roles[index + 1 : index + 3]
         doubt = index >= len(units) - 2 or any(each in _TURNS for each in after)
         firm = ledger.roles[index] is Role.WORK and concludes(units[index].text)
         if doubt and firm and len(ledger.readings[index].numbers) <= 12:
             return index
     return spots[-1] if spots else len(units) - 1
+
+
+_ARRIVES = re.compile(
+    r"\b(?:therefore|thus|hence|answer|in total|altogether|conclusion)\b|\\boxed|\bfinal answer"
+    r"|\bso,? (?:there|that|this|the|it|he|she|they|in total|we (?:have|get))\b",
+    re.IGNORECASE,
+)
+
+
+def _arrives(ledger: Ledger, index: int) -> bool:
+    """Whether a unit concludes with the answer, or computes it, rather than merely mentions its value."""
+    computed = any(each.stated and each.value == ledger.gold for each in ledger.readings[index].equations)
+    return computed or bool(_ARRIVES.search(ledger.units[index].text))
 
 
 def _plain(text: str) -> str:

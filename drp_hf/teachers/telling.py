@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 from drp_hf.records import Action, Step
-from drp_hf.teachers.ledger import Ledger
-from drp_hf.teachers.rewriting import tidy
+from drp_hf.teachers.ledger import CONSTANTS, Ledger, hundredths
+from drp_hf.teachers.quantities import read
+from drp_hf.teachers.rewriting import fewer_sides, first_side, tidy
 from drp_hf.teachers.skills import Role, skill
 
 
@@ -29,16 +30,20 @@ class Piece:
 def tell(ledger: Ledger, kept: list[int], hard: bool | None) -> list[Piece]:
     """Tells the kept units, each shortened, and a computation that is announced and then done as one sentence."""
     pieces: list[Piece] = []
+    known = set(ledger.given | CONSTANTS)
     at = 0
     while at < len(kept):
         index = kept[at]
         first = last = index
         text = ledger.units[index].text.strip()
         if hard is not None:
-            told = _told(ledger, kept, at)
+            told = _without_small_steps(ledger, kept, at, known) or _told(ledger, kept, at)
             if told is not None:
                 first, last, text = told
             text = tidy(text, hard, last == kept[-1])
+            text = fewer_sides(text, known)
+            reading = read(text)
+            known |= reading.values | hundredths(reading)
         while pieces and pieces[-1].last >= first:
             pieces.pop()
         pieces.append(Piece(first, last, text))
@@ -47,12 +52,30 @@ def tell(ledger: Ledger, kept: list[int], hard: bool | None) -> list[Piece]:
     return pieces
 
 
+def _without_small_steps(ledger: Ledger, kept: list[int], at: int, known: set[float]) -> tuple[int, int, str] | None:
+    """Joins an announced computation with its result, without the mental arithmetic in between."""
+    index = kept[at]
+    if not ledger.announces(index) or not ledger.ends_with_number(index):
+        return None
+    text, value = ledger.units[index].text.strip(), ledger.readings[index].equations[0].value
+    done = next((i for i in kept[at + 1 : at + 8] if ledger.announcements.get(i) == index), None)
+    setup = first_side(text)
+    if done is None and not read(text[len(setup) :]).values <= known:
+        # "120 * (1 + 0.6) = 120 * 1.6. 120 * 1.6 = 192.": 1.6 is small change, too.
+        done = next((i for i in kept[at + 1 : at + 3] if ledger.says_last(i, value) and i - index <= 6), None)
+    written = _NUMBER.finditer(ledger.units[done].text) if done is not None else ()
+    values = [number["value"] for number in written if _float(number["value"]) == value]
+    return (index, done, _join(setup, values[-1])) if values else None
+
+
 def _told(ledger: Ledger, kept: list[int], at: int) -> tuple[int, int, str] | None:
     """Joins "So that is 100 - 60." and "100 minus 60 is 40." into "So that is 100 - 60 = 40."."""
     index = kept[at]
     equations = ledger.readings[index].equations
     if len(ledger.units[index].text) > 1000 or len(equations) != 1 or ledger.readings[index].variables:
         return None
+    if "^" in ledger.units[index].text:
+        return None  # powers are not read
     equation = equations[0]
     last = index
     result = _RESULT.search(ledger.units[index].text.strip()) if equation.stated else None
@@ -61,14 +84,14 @@ def _told(ledger: Ledger, kept: list[int], at: int) -> tuple[int, int, str] | No
         following = kept[at + 1] if at + 1 < len(kept) else index
         if not 0 < following - index <= 6 or equation.value not in ledger.readings[following].values:
             return None
-        if ledger.readings[following].equations:
+        if ledger.readings[following].equations or not ledger.announces(index):
             return None
         label = ledger.units[following].text.strip()
         result = _TELLS.match(label)
         last = following
         if result is None:
             result = next((m for m in _NUMBER.finditer(label) if _float(m["value"]) == equation.value), None)
-            if result is None or not _ends_with_operand(ledger, index):
+            if result is None or not ledger.ends_with_number(index):
                 return None
             if following - index > 1:
                 return index, following - 1, _join(ledger.units[index].text.strip(), result["value"])
@@ -80,11 +103,6 @@ def _told(ledger: Ledger, kept: list[int], at: int) -> tuple[int, int, str] | No
     if first == last:
         return None
     return first, last, _join(ledger.units[first].text.strip(), result["value"])
-
-
-def _ends_with_operand(ledger: Ledger, index: int) -> bool:
-    text = ledger.units[index].text.strip()
-    return len(text) - ledger.readings[index].numbers[-1][1] < 25
 
 
 def _float(number: str) -> float:
@@ -105,10 +123,17 @@ _SYMBOLIC_END = re.compile(r"[-+*×·/÷−–x] ?[\s(]*\\?[$£€]?[\d.,]+[^-+*
 
 
 def _join(setup: str, value: str) -> str:
-    setup = re.sub(r"[\s.:…,!]+$", "", setup)
+    setup = re.sub(r"[\s.:…,!?]+$", "", setup)
+    setup = _HESITATION.sub("", setup)
     if re.search(r"(?:=|\bis|\bequals|\bbe)$", setup):
         return f"{setup} {value}."
-    return f"{setup} = {value}." if _SYMBOLIC_END.search(setup) else f"{setup}, which is {value}."
+    joined = f"{setup} = {value}."
+    # "I multiply 12 by 1/6 = 2" would say that 1/6 is 2.
+    reads = _SYMBOLIC_END.search(setup) and all(equation.exact for equation in read(joined).equations)
+    return joined if reads else f"{setup}, which is {value}."
+
+
+_HESITATION = re.compile(r"(?:\.{2,}|…|[,.])\s*(?:let me (?:see|think)|let's see|hmm+)$", re.IGNORECASE)
 
 
 def find_setup(ledger: Ledger, index: int, floor: int) -> int | None:
@@ -119,7 +144,7 @@ def find_setup(ledger: Ledger, index: int, floor: int) -> int | None:
         reading, part = ledger.readings[earlier], ledger.roles[earlier]
         if reading.equations:
             announced = reading.equations[0]
-            if len(reading.equations) > 1 or announced.stated or reading.has_equals:
+            if reading.has_equals or not ledger.announces(earlier):
                 break
             if sorted(announced.operands) != operands:
                 break
@@ -152,7 +177,8 @@ def write_steps(ledger: Ledger, pieces: list[Piece]) -> list[Step]:
                 rewrite = piece.text + original[len(original.rstrip()) :]
             piece = next(waiting, None)
         answers = last == ending and not ledger.readings[last].equations
-        name = skill(ledger.units[last].text, ledger.readings[last], ledger.roles[last], answers)
+        named = ledger.announcements.get(last, last) if action is Action.MERGE else last
+        name = skill(ledger.units[named].text, ledger.readings[named], ledger.roles[named], answers)
         end = ledger.units[last].end
         previous = steps[-1] if steps else None
         if previous and previous.action is action is not Action.MERGE and previous.skill == name:
