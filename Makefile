@@ -5,7 +5,9 @@ TORCH ?= torch==2.13.0
 SEED ?= 0
 RUN ?= runs/quickstart$(if $(filter-out 0,$(SEED)),-$(SEED))
 
-.PHONY: quickstart test clean
+TRACES ?= ../shared/data/traces/gsm8k_test__deepseek-r1.jsonl
+
+.PHONY: quickstart test bench-teachers clean
 
 # The whole pipeline on the embedded default; report in runs/quickstart/report.html, of SEED=1 in runs/quickstart-1.
 quickstart: $(VENV)/installed
@@ -15,6 +17,15 @@ test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -m "not slow and not vllm"
+
+# What the language-model teachers cost and survive; TRACES is a JSON Lines file of real traces. About 25 minutes.
+bench-teachers: $(VENV)/installed
+	$(BIN)/python benchmarks/teachers_tokens.py $(TRACES)
+	$(BIN)/python benchmarks/teachers_throughput.py
+	$(BIN)/python benchmarks/teachers_faults.py
+	$(BIN)/python benchmarks/teachers_memory.py
+	$(BIN)/python -c "import vllm" 2>/dev/null || .ci/setup_vllm $(VENV)
+	$(BIN)/python benchmarks/teachers_vllm.py $(TRACES)
 
 # torch comes first, so that no other package chooses its build; an installed one (2.6 or newer) is kept.
 $(VENV)/installed: pyproject.toml

@@ -114,6 +114,12 @@ def load_model_and_tokenizer(
     return model.eval(), _tokenizer(base, adapters, **shared)
 
 
+def model_identity(name: str) -> list[str]:
+    """What makes a model that model: the content of local folders, the name of one on the Hub."""
+    base, adapters = adapter_chain(name)
+    return [fingerprint(part) if Path(part).exists() else part for part in [base, *adapters]]
+
+
 def local_model_dir(name: str) -> str:
     """A name that any other program can load: adapters are merged once into a plain model in the cache.
 

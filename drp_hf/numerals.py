@@ -31,11 +31,12 @@ _RELATED = {
 _DIGITS = re.compile(r"\d{1,3}(?:(?:,|\{,\}|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
 _BINARY = re.compile(
     r"(?<![\d.,:^+*/×÷=()\\-])(?<![+*/×÷=(-] )(?<!\b[a-zA-Z] )"
-    r"(?P<left>\d+) (?P<sign>[-+*/×÷]) (?P<right>\d+) = (?P<value>\d+)"
+    r"(?P<left>\d{1,99}) (?P<sign>[-+*/×÷]) (?P<right>\d{1,99}) = (?P<value>\d{1,99})"
     r"(?![a-zA-Z]|\.?\d|,\d| ?[-+*/×÷^%(!]| (?:r|rem|remainder|with|mod|and)\b)"
 )
 _ANY = "|".join(sorted([*_CARDINALS, *_SCALES], key=len, reverse=True))
-_WORDS = re.compile(rf"\b(?:{_ANY})(?:(?:[\s-]+|\s+and\s+)(?:{_ANY}))*\b")
+# No number takes more words, and no repetition ("hundred hundred …") may make one without bounds.
+_WORDS = re.compile(rf"\b(?:{_ANY})(?:(?:[\s-]+|\s+and\s+)(?:{_ANY})){{0,30}}\b")
 _NAME = re.compile(r"[a-z]+")
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from drp_hf import numerals
 from drp_hf.answers import answers_match, extract_answer, parses, stated_answer, states_answer
+from drp_hf.errors import DRPError
 from drp_hf.records import (
     THINK_CLOSE,
     THINK_OPEN,
@@ -25,7 +26,7 @@ from drp_hf.records import (
     render_output,
 )
 from drp_hf.segment import segment
-from drp_hf.teachers.base import Teacher
+from drp_hf.teachers.base import Reply, Request, Teacher, Unanswered
 
 MAX_REASONING = 1_000_000
 """Characters; a longer reasoning is rejected (`Reason.TOO_LONG`)."""
@@ -197,14 +198,14 @@ def _check_text(trace: Trace, steps: Sequence[Step], pruned: Pruned) -> str:
         return Reason.THINK_TAGS
     if not states_answer(_ending(text), trace.answer):
         return Reason.ANSWER_LOST
-    if foreign := _foreign_numbers(trace, text):
+    if foreign := foreign_numbers(trace, text):
         return f"{Reason.FOREIGN_NUMBER}: {', '.join(sorted(foreign))}"
     if false := numerals.false_equation(text):
         return f"{Reason.FALSE_EQUATION}: {false}"
     return ""
 
 
-def _foreign_numbers(trace: Trace, text: str) -> set[str]:
+def foreign_numbers(trace: Trace, text: str) -> set[str]:
     """Numbers of the text that the trace names nowhere; the cheap and likely places are looked at first."""
     foreign = numerals.named(text) - {"1"}
     for read in (numerals.digits, numerals.suggested):
@@ -257,12 +258,28 @@ def _ending(text: str) -> str:
 
 
 def prune_trace(trace: Trace, teacher: Teacher, count_tokens: Callable[[str], int]) -> CorpusRow:
-    """Turns a trace into a corpus row, accepted or not.
+    """Turns a trace into a corpus row with a teacher that asks nobody; arguments and row as in [`prune`].
+
+    Raises:
+        DRPError: the teacher asks a language model.
+    """
+    try:
+        next(prune(trace, teacher, count_tokens))
+    except StopIteration as done:
+        return done.value
+    raise DRPError(f"the teacher {teacher.name} asks a language model: run it with `drp prune`.")
+
+
+def prune(trace: Trace, teacher: Teacher, count_tokens: Callable[[str], int]) -> Generator[Request, Reply, CorpusRow]:
+    """Turns a trace into a corpus row, accepted or not; what the teacher asks a language model is yielded.
 
     Args:
         trace: what a model wrote.
         teacher: proposes steps, boldest first.
         count_tokens: tokens of a text; called once for the original and once for every proposal otherwise good.
+
+    Yields:
+        Requests, each to be answered with `send(reply)`, or with `throw(Unanswered(why))` where there is none.
 
     Returns:
         The row. `reason` is empty when the teacher's first choice was taken, begins with "fall-back" when a milder one
@@ -276,21 +293,35 @@ def prune_trace(trace: Trace, teacher: Teacher, count_tokens: Callable[[str], in
     if problem := judge(trace):
         return replace(row, reason=problem)
     failed: list[str] = []
-    for proposal in teacher.propose(trace, segment(trace.reasoning)):
-        pruned = apply_steps(trace.reasoning, proposal.steps)
-        problem, after = _check(trace, proposal.steps, pruned, count_tokens, before)
-        if not problem:
+    proposals = teacher.propose(trace, segment(trace.reasoning))
+    heard: Reply | Unanswered | None = None
+    while True:
+        try:
+            said = proposals.throw(heard) if isinstance(heard, Unanswered) else proposals.send(heard)
+        except StopIteration as done:
+            why = done.value
+            break
+        heard = None
+        if isinstance(said, Request):
+            try:
+                heard = yield said
+            except Unanswered as nobody:
+                heard = nobody
+            continue
+        pruned = apply_steps(trace.reasoning, said.steps)
+        said.problem, after = _check(trace, said.steps, pruned, count_tokens, before)
+        if not said.problem:
             return replace(
                 row,
-                steps=proposal.steps,
+                steps=said.steps,
                 pruned_reasoning=pruned.text,
                 completion=completion(trace, pruned),
                 tokens_after=after,
                 accepted=True,
-                reason=_fallback(proposal.note, failed),
+                reason=_fallback(said.note, failed),
             )
-        failed.append(problem)
-    reason = failed[-1] if failed else Reason.NO_PROPOSAL
+        failed.append(said.problem)
+    reason = failed[-1] if failed else f"{Reason.NO_PROPOSAL}: {why}" if why else Reason.NO_PROPOSAL
     if reason == Reason.ANSWER_LOST and not states_answer(trace.reasoning, trace.answer):
         reason = Reason.NEVER_STATED
     return replace(row, reason=reason)

@@ -12,6 +12,8 @@ from typing import Any
 
 from datasets import Features, List, Value
 
+from drp_hf.taxonomy import categorise
+
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 
@@ -88,13 +90,25 @@ class Step:
     action: Action
     rewrite: str = ""
 
+    @property
+    def category(self) -> str:
+        """The skill's category in the taxonomy (`drp_hf.taxonomy`)."""
+        return categorise(self.skill)
+
 
 STEP_FEATURES = {
     "start": Value("int64"),
     "end": Value("int64"),
     "skill": Value("string"),
+    "category": Value("string"),
     "action": Value("string"),
     "rewrite": Value("string"),
+}
+CANDIDATE_FEATURES = {
+    "teacher": Value("string"),
+    "accepted": Value("bool"),
+    "tokens_after": Value("int64"),
+    "nll": Value("float64"),
 }
 
 CORPUS_FEATURES = Features(
@@ -112,8 +126,27 @@ CORPUS_FEATURES = Features(
         "teacher": Value("string"),
         "accepted": Value("bool"),
         "reason": Value("string"),
+        "nll_before": Value("float64"),
+        "candidates": List(CANDIDATE_FEATURES),
     }
 )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of several prunings of a trace that were made to choose from.
+
+    Args:
+        teacher: who made it.
+        accepted: whether every check passed.
+        tokens_after: tokens of its completion, 0 where it is not accepted.
+        nll: mean negative log-likelihood of its completion under the student, in nats per token; None if not scored.
+    """
+
+    teacher: str
+    accepted: bool
+    tokens_after: int
+    nll: float | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +164,9 @@ class CorpusRow:
         teacher: who decided the steps.
         accepted: whether every check passed.
         reason: why it was not accepted, or which fall-back was taken; empty for a clean acceptance.
+        nll_before: mean negative log-likelihood of the original output under the student, in nats per token; None if
+            it was not scored.
+        candidates: the prunings that this one was chosen from, itself included; empty where there was no choice.
     """
 
     question: str
@@ -146,15 +182,25 @@ class CorpusRow:
     teacher: str = ""
     accepted: bool = False
     reason: str = ""
+    nll_before: float | None = None
+    candidates: list[Candidate] = field(default_factory=list)
+
+    @property
+    def trace(self) -> Trace:
+        return Trace(self.question, self.answer, self.reasoning, self.response, self.model)
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dictionary in the shape of `CORPUS_FEATURES`."""
         row = asdict(self)
-        for step in row["steps"]:
-            step["action"] = step["action"].value
+        for step, values in zip(self.steps, row["steps"], strict=True):
+            values |= {"action": step.action.value, "category": step.category}
         return row
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> CorpusRow:
-        steps = [Step(**{**step, "action": Action(step["action"])}) for step in row["steps"]]
-        return cls(**{**row, "steps": steps})
+        steps = [
+            Step(step["start"], step["end"], step["skill"], Action(step["action"]), step["rewrite"])
+            for step in row["steps"]
+        ]
+        candidates = [Candidate(**candidate) for candidate in row["candidates"]]
+        return cls(**{**row, "steps": steps, "candidates": candidates})

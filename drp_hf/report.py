@@ -141,7 +141,7 @@ class Corpus:
     Args:
         name: name of its folder.
         summary: its rows, counted (`drp_hf.corpus.card.CorpusSummary`).
-        characters: characters of the original reasonings by skill and action, of accepted rows.
+        characters: characters of the original reasonings by category of skill and action, of accepted rows.
         teachers: names of the teachers.
         traces: accepted rows shown in full.
     """
@@ -170,7 +170,7 @@ def read_corpus(folder: Path) -> Corpus:
         corpus.teachers.add(row.teacher)
         kept.append((row.tokens_after / max(row.tokens_before, 1), number))
         for step in row.steps:
-            corpus.characters[step.skill, step.action] += step.end - step.start
+            corpus.characters[step.category or "none", step.action] += step.end - step.start
     chosen = [number for _, number in _spread(sorted(kept), TRACES)]
     shown = {number: shown_trace(row) for number, row in enumerate(corpus_rows(folder)) if number in set(chosen)}
     corpus.traces = [shown[number] for number in chosen]

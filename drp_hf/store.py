@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import sqlite3
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,36 +37,44 @@ class RowStore:
     """Rows of a stage, each on disk before `put` returns (SQLite, write-ahead log, full synchronisation).
 
     A process killed at any point leaves every row it had put, and at most a torn last one, which SQLite drops by its
-    checksum when the file is next opened. One process writes at a time: the file stays locked while it is open.
+    checksum when the file is next opened. One process writes at a time: the file stays locked while it is open, and
+    `<path>-owner` names the process that holds it. Several threads of that process may use it.
 
     Args:
         path: the file; made with its folder when absent. SQLite keeps `<path>-wal` beside it while it is open.
+        remakeable: whether rows can be made again at no cost. Then a power cut may take the last ones (nothing else
+            does), and a row costs no wait for the disk.
 
     Raises:
         DRPError: another process has it open, or the file is not a store.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, remakeable: bool = False):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # One connection may serve several threads: SQLite itself is built serialised.
         self._db = sqlite3.connect(self.path, timeout=1, isolation_level=None, check_same_thread=False)
+        self._transaction = threading.Lock()
+        self._owner = self.path.with_name(f"{self.path.name}-owner")
         try:
             # An exclusive lock needs no shared memory, so that network file systems work too.
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute(f"PRAGMA synchronous={'NORMAL' if remakeable else 'FULL'}")
             self._db.execute("CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID")
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
             self._db.close()
+            holder = self._owner.read_text(encoding="utf-8") if self._owner.exists() else "another process"
             raise DRPError(
-                f"{self.path} cannot be opened ({error}): wait for the run that uses it, or choose another folder."
+                f"{self.path} cannot be opened ({error}): {holder} uses it; wait for it, or choose another folder."
             ) from error
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise DRPError(f"{self.path} is not a row store ({error}): delete it to start afresh.") from error
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._owner.write_text(f"process {os.getpid()} on {platform.node()} (since {since})", encoding="utf-8")
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The row put under `key`, or None."""
@@ -76,24 +87,36 @@ class RowStore:
 
     def put_many(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Writes the rows of a batch by key, all of them or none, and returns when they are on disk."""
-        self._db.execute("BEGIN")
-        try:
-            self._db.executemany(
-                "INSERT OR REPLACE INTO rows VALUES (?, ?)",
-                ((key, json.dumps(row, ensure_ascii=True)) for key, row in rows.items()),
-            )
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        with self._transaction:
+            self._db.execute("BEGIN")
+            try:
+                self._db.executemany(
+                    "INSERT OR REPLACE INTO rows VALUES (?, ?)",
+                    ((key, json.dumps(row, ensure_ascii=True)) for key, row in rows.items()),
+                )
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError):
+                    raise DRPError(
+                        f"{self.path} cannot be written ({error}): make room or mend the disk, and start again; what "
+                        "is done is kept."
+                    ) from error
+                raise
 
     def __contains__(self, key: str) -> bool:
         return self._db.execute("SELECT 1 FROM rows WHERE key = ?", (key,)).fetchone() is not None
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys, sorted."""
+        return (key for (key,) in self._db.execute("SELECT key FROM rows ORDER BY key"))
 
     def __len__(self) -> int:
         return self._db.execute("SELECT count(*) FROM rows").fetchone()[0]
 
     def close(self) -> None:
+        self._owner.unlink(missing_ok=True)
         self._db.close()
 
     def __enter__(self) -> RowStore:

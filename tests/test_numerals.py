@@ -48,3 +48,10 @@ def test_false_equations(text):
 )
 def test_what_may_be_right_is_not_called_false(text):
     assert false_equation(text) == ""
+
+
+def test_numbers_without_end():
+    long = "9" * 5000
+    assert false_equation(f"{long} + 1 = 3 and 1 + 1 = {long} and so 2 + 2 = 5.") == "2 + 2 = 5"
+    assert max(map(len, named("hundred " * 5000))) < 200
+    assert false_equation(f"So {'9' * 99} + 1 = {'9' * 99}.") != ""

@@ -38,8 +38,8 @@ def pruned(monkeypatch) -> list:
         calls.append(trace)
         return real(trace, *arguments)
 
-    real = drp_hf.pruning.prune_trace
-    monkeypatch.setattr("drp_hf.pruning.prune_trace", counting)
+    real = drp_hf.pruning.prune
+    monkeypatch.setattr("drp_hf.corpus.prunings.prune", counting)
     return calls
 
 

@@ -83,11 +83,12 @@ def answer_all(config: GenerationArguments, samples: int = 1) -> list[dict[str, 
     _check(config, samples)
     from drp_hf.corpus.reading import read_problems
     from drp_hf.engines import Sampling, make_engine, resolve_engine
+    from drp_hf.models import model_identity
 
     problems = read_problems(config.problems, config.split)[: config.limit]
     engine_name = resolve_engine(config.engine)
     sampling = Sampling(config.max_tokens, config.temperature, config.top_p, config.seed)
-    settings = [_model_identity(config.model), engine_name, vars(sampling)]
+    settings = [model_identity(config.model), engine_name, vars(sampling)]
     asked: list[tuple[str, Problem, int]] = [
         (content_key(settings, problem.question, problem.answer, sample), problem, sample)
         for problem in problems
@@ -140,12 +141,3 @@ def _check(config: GenerationArguments, samples: int) -> None:
         raise DRPError(f"top_p is {config.top_p}: it must be above 0 and at most 1.")
     if samples > 1 and config.temperature == 0:
         raise DRPError("At temperature 0 all samples are the same: raise the temperature, or set samples to 1.")
-
-
-def _model_identity(name: str) -> list[str]:
-    """What makes a model that model: the content of local folders, the name of one on the Hub."""
-    from drp_hf.models import adapter_chain
-    from drp_hf.provenance import fingerprint
-
-    base, adapters = adapter_chain(name)
-    return [fingerprint(part) if Path(part).exists() else part for part in [base, *adapters]]

@@ -33,9 +33,12 @@ def parse(dataclass_types: Any, argv: Sequence[str] | None, positional: str | No
 
 
 def run(main: Callable[..., Any], *configs: Any) -> Any:
-    """Calls `main(*configs)`; a `DRPError` is printed as one sentence and ends the process with status 2."""
+    """Calls `main(*configs)`; a `DRPError` is printed as one sentence, with exit status 2; Ctrl-C ends with 130."""
     try:
         return main(*configs)
     except DRPError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(str(error))}")
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: what is done is kept, and the same command goes on from there.")
+        raise SystemExit(130) from None

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
 import drp_hf
+from drp_hf.candidates import HOTTEST, strengths, temperatures
 from drp_hf.commands.parsing import parse, run
 from drp_hf.corpus import VIEWS, view_file
-from drp_hf.corpus.reading import Reading, Readings, read_traces
+from drp_hf.corpus.reading import Readings, read_traces
 from drp_hf.embedded import EMBEDDED
 from drp_hf.errors import DRPError
 from drp_hf.provenance import fingerprint, write_run_info
-from drp_hf.records import CorpusRow
-from drp_hf.store import RowStore, content_key, write_parquet
+from drp_hf.store import RowStore, write_parquet
 
 if TYPE_CHECKING:
-    from drp_hf.corpus.card import CorpusSummary
+    from drp_hf.corpus.prunings import Prunings
+    from drp_hf.teachers.asking import Asker, Tally
     from drp_hf.teachers.base import Teacher
+    from drp_hf.teachers.imitation import Estimate
 
 STORE = "rows.sqlite"
-DECIDES_A_ROW = ("answers", "math_worker", "numerals", "pruning", "records", "segment", "teachers/*")
+REPLIES = "replies.sqlite"
+SCORES = "scores.sqlite"
+DECIDES_A_ROW = ("answers", "math_worker", "numerals", "pruning", "records", "segment", "taxonomy", "teachers/*")
+ESTIMATED_FROM = 200
+"""Traces that a dry run looks at."""
 
 
 @dataclass
@@ -51,45 +54,152 @@ class PruneConfig:
     > Parameters that control the pruning
 
         teacher (`str`, *optional*, defaults to `"slicing"`):
-            Who decides the steps: `"slicing"` (offline, no model).
+            Who decides the steps: `"slicing"` (offline, no model), `"chat"` (a model behind an OpenAI-compatible
+            server), `"vllm"` (a model in this process) or `"batch"` (a provider's batch API). A server's key comes
+            from the environment variable `OPENAI_API_KEY`.
         strength (`str`, *optional*, defaults to `"default"`):
             How much goes: `"light"`, `"default"` or `"hard"`.
         tokenizer (`str`, *optional*, defaults to `"smollm2-embedded"`):
             Tokenizer that counts tokens, best the student's: a folder or a name on the Hub.
+
+    > Parameters that control a language model as teacher
+
+        model (`str`, *optional*):
+            Name of the model, as the server knows it, or for `"vllm"` a folder or a name on the Hub.
+        base_url (`str`, *optional*):
+            Address of the server, up to and with `/v1`. OpenAI's if not given.
+        protocol (`str`, *optional*, defaults to `"compact"`):
+            `"compact"` (one call, unit ranges) or `"paper"` (two calls, the first of which copies the trace).
+        segmentation (`str`, *optional*, defaults to `"skill"`):
+            `"skill"` for skill-aware steps, `"plain"` for steps without skills, `"none"` to rewrite the trace as a
+            whole.
+        fallback (`str`, *optional*):
+            `"slicing"` lets the slicing teacher decide where the model's pruning cannot be used. Such traces are
+            rejected if not given.
+        temperature (`float`, *optional*, defaults to `0.0`):
+            0 is greedy.
+        max_tokens (`int`, *optional*, defaults to `4096`):
+            A reply is cut after so many tokens.
+        context_length (`int`, *optional*, defaults to `32768`):
+            Tokens the model can read and write in one call; longer traces are cut into windows.
+        structured_outputs (`bool`, *optional*, defaults to `True`):
+            Whether the server enforces the schema of the reply. Turn off for one that cannot.
+        dry_run (`bool`, *optional*, defaults to `False`):
+            Only print the first prompt, and how many calls and tokens the run is estimated to take. Asks nobody.
+
+    > Parameters that control speed and cost
+
+        concurrency (`int`, *optional*, defaults to `16`):
+            Requests under way at the same time.
+        requests_per_minute (`float`, *optional*):
+            The server's limit.
+        tokens_per_minute (`float`, *optional*):
+            The server's limit.
+        max_attempts (`int`, *optional*, defaults to `8`):
+            Attempts for a request (batches that it may be in), after which its trace goes on without a reply.
+        timeout (`float`, *optional*, defaults to `300.0`):
+            Seconds that one attempt may take.
+        poll_seconds (`float`, *optional*, defaults to `60.0`):
+            Seconds between two looks at a batch.
+        price_input (`float`, *optional*, defaults to `0.0`):
+            Price of a million input tokens, to show the spend.
+        price_output (`float`, *optional*, defaults to `0.0`):
+            Price of a million output tokens.
+
+    > Parameters that control the choice among several prunings
+
+        candidates (`int`, *optional*, defaults to `1`):
+            Prunings of each trace to choose from.
+        vary (`str`, *optional*, defaults to `"strength"`):
+            In what they differ: `"strength"` (up to 3, light to hard) or `"temperature"` (evenly spaced up to 1).
+        select (`str`, *optional*, defaults to `"shortest"`):
+            `"shortest"`, or `"student-nll"` for the shortest that the student finds about as likely as its own trace.
+        student (`str`, *optional*):
+            The student that scores, for `"student-nll"`: as `model` in `drp rollout`.
+        nll_margin (`float`, *optional*, defaults to `0.1`):
+            How much less likely than the original trace a pruned one may be, in nats per token.
     """
 
     traces: str = field(metadata={"help": "JSON Lines or Parquet file, data set folder or data set name."})
     output_dir: str = field(metadata={"help": "Folder of the corpus; an interrupted run goes on there."})
     split: str | None = field(default=None, metadata={"help": "Split of a data set to read; all if not given."})
-    teacher: Literal["slicing"] = field(default="slicing", metadata={"help": "Who decides the steps."})
+    teacher: Literal["slicing", "chat", "vllm", "batch"] = field(
+        default="slicing", metadata={"help": "Who decides the steps."}
+    )
     strength: Literal["light", "default", "hard"] = field(default="default", metadata={"help": "How much goes."})
     tokenizer: str = field(default=EMBEDDED, metadata={"help": "Tokenizer that counts tokens, best the student's."})
+    model: str | None = field(default=None, metadata={"help": "Language model of the teacher."})
+    base_url: str | None = field(default=None, metadata={"help": "Address of the server, with /v1; OpenAI's if none."})
+    protocol: Literal["compact", "paper"] = field(default="compact", metadata={"help": "How the model is asked."})
+    segmentation: Literal["none", "plain", "skill"] = field(
+        default="skill", metadata={"help": "Skill-aware steps, steps without skills, or no steps."}
+    )
+    fallback: Literal["slicing"] | None = field(
+        default=None, metadata={"help": "Who decides where the model's pruning cannot be used; nobody if not given."}
+    )
+    temperature: float = field(default=0.0, metadata={"help": "0 is greedy."})
+    max_tokens: int = field(default=4096, metadata={"help": "A reply is cut after so many tokens."})
+    context_length: int = field(default=32_768, metadata={"help": "Tokens the model reads and writes in one call."})
+    structured_outputs: bool = field(default=True, metadata={"help": "The server enforces the schema of the reply."})
+    dry_run: bool = field(default=False, metadata={"help": "Only print the first prompt and an estimate."})
+    concurrency: int = field(default=16, metadata={"help": "Requests under way at the same time."})
+    requests_per_minute: float | None = field(default=None, metadata={"help": "The server's limit."})
+    tokens_per_minute: float | None = field(default=None, metadata={"help": "The server's limit."})
+    max_attempts: int = field(default=8, metadata={"help": "Attempts for a request before it is given up."})
+    timeout: float = field(default=300.0, metadata={"help": "Seconds that one attempt may take."})
+    poll_seconds: float = field(default=60.0, metadata={"help": "Seconds between two looks at a batch."})
+    price_input: float = field(default=0.0, metadata={"help": "Price of a million input tokens."})
+    price_output: float = field(default=0.0, metadata={"help": "Price of a million output tokens."})
+    candidates: int = field(default=1, metadata={"help": "Prunings of each trace to choose from."})
+    vary: Literal["strength", "temperature"] = field(default="strength", metadata={"help": "In what they differ."})
+    select: Literal["shortest", "student-nll"] = field(default="shortest", metadata={"help": "Which one is taken."})
+    student: str | None = field(default=None, metadata={"help": "The student that scores, for student-nll."})
+    nll_margin: float = field(default=0.1, metadata={"help": "Nats per token above the original that are allowed."})
+
+
+DECIDES_NOTHING = (
+    *("base_url", "dry_run", "concurrency", "requests_per_minute", "tokens_per_minute", "max_attempts", "timeout"),
+    *("poll_seconds", "price_input", "price_output"),
+)
+"""Settings that do not change the corpus; they stay out of its card."""
 
 
 def main(config: PruneConfig) -> Path:
     """Prunes traces into a corpus folder.
 
     Returns:
-        The folder: `README.md`, one Parquet file per view and split, `run.json`, and the store of a resumable run.
+        The folder: `README.md`, one Parquet file per view and split, `run.json`, and the stores of a resumable run.
 
     Raises:
         DRPError: the traces cannot be read, or none of them was accepted.
     """
+    from drp_hf.commands.prune_display import print_estimate, print_summary, print_tally
     from drp_hf.corpus.card import CorpusSummary, write_card
-    from drp_hf.teachers.slicing import SlicingTeacher
+    from drp_hf.corpus.prunings import Prunings
+    from drp_hf.teachers.asking import Tally
 
+    check(config)
     splits = read_traces(config.traces, config.split)
-    teacher = SlicingTeacher(config.strength)
     count_tokens = token_counter(config.tokenizer)
+    teachers = make_teachers(config, count_tokens)
     output_dir = Path(config.output_dir)
-    key = row_keys(teacher, config.tokenizer)
-    with RowStore(output_dir / STORE) as store:
-        prune_missing(splits, store, key, teacher, count_tokens)
-        summary = CorpusSummary(row for readings in splits.values() for row in rows_of(readings, store, key))
-        counts = write_views(output_dir, splits, store, key)
-    write_card(output_dir, summary, counts, teacher.name, config.tokenizer, command_line(config))
+    if config.dry_run:
+        print_estimate(estimate_run(config, splits, teachers, count_tokens), config.price_input, config.price_output)
+        return output_dir
+    tally = Tally()
+    with RowStore(output_dir / STORE, remakeable=True) as store, _scores(config) as scores:
+        prunings = Prunings(splits, teachers, store, count_tokens, [config.tokenizer, deciding_code()])
+        make_rows(config, prunings, tally)
+        if scores is not None:
+            prunings.score(config.student, scores, config.nll_margin)
+        summary = CorpusSummary(row for readings in splits.values() for row in prunings.rows(readings))
+        counts = write_views(output_dir, splits, prunings)
+    name = " or ".join(teacher.name for teacher in teachers)
+    write_card(output_dir, summary, counts, name, config.tokenizer, command_line(config))
     write_run_info(output_dir, "prune", config, [config.traces])
     print_summary(summary, output_dir)
+    if config.teacher != "slicing":
+        print_tally(tally, config.price_input, config.price_output)
     if not summary.funnel.accepted:
         (reason, count), *_ = summary.funnel.rejected.most_common(1)
         raise DRPError(
@@ -97,6 +207,29 @@ def main(config: PruneConfig) -> Path:
             f"see the column 'reason' in {output_dir / 'raw'}."
         )
     return output_dir
+
+
+def check(config: PruneConfig) -> None:
+    """Refuses settings that do not go together, with a `DRPError`."""
+    asks = config.teacher != "slicing"
+    if asks and not config.model:
+        raise DRPError(f"the teacher {config.teacher!r} needs a language model: give --model.")
+    if not asks and (config.model or config.dry_run or config.fallback or config.segmentation != "skill"):
+        raise DRPError(
+            "model, fallback, segmentation and dry_run need a language model: give --teacher chat, vllm or batch."
+        )
+    if config.candidates < 1 or (config.candidates > 3 and config.vary == "strength"):
+        raise DRPError(f"candidates is {config.candidates}: there can be 1 to 3, or more that vary in temperature.")
+    if config.candidates > 1 and config.vary == "temperature" and not (asks and config.temperature < HOTTEST):
+        raise DRPError(
+            f"candidates vary in temperature only with a language model, from a temperature below {HOTTEST:g} up."
+        )
+    if (config.select == "student-nll") != bool(config.student):
+        raise DRPError("select student-nll and student go together: give both or neither.")
+    positive = ("max_tokens", "context_length", "concurrency", "max_attempts", "timeout", "poll_seconds")
+    for name in (*positive, "requests_per_minute", "tokens_per_minute"):
+        if getattr(config, name) is not None and getattr(config, name) <= 0:
+            raise DRPError(f"{name} is {getattr(config, name)}: it must be above 0.")
 
 
 def token_counter(tokenizer: str) -> Callable[[str], int]:
@@ -107,47 +240,107 @@ def token_counter(tokenizer: str) -> Callable[[str], int]:
     return lambda text: len(loaded(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def row_keys(teacher: Teacher, tokenizer: str) -> Callable[[Reading], str]:
-    """Gives the store's key of a reading: everything that decides its row, this package's own code included."""
+def deciding_code() -> list[str]:
+    """Fingerprints of this package's code that decides a row."""
     package = Path(drp_hf.__file__).parent
-    code = [fingerprint(file) for name in DECIDES_A_ROW for file in sorted(package.glob(f"{name}.py"))]
-    return lambda reading: content_key(asdict(reading.trace), teacher.name, tokenizer, code)
+    return [fingerprint(file) for name in DECIDES_A_ROW for file in sorted(package.glob(f"{name}.py"))]
 
 
-def prune_missing(
-    splits: Mapping[str, Readings],
-    store: RowStore,
-    key: Callable[[Reading], str],
-    teacher: Teacher,
-    count_tokens: Callable[[str], int],
-) -> None:
-    """Prunes every readable trace that the store does not hold yet."""
-    from drp_hf.pruning import prune_trace
+def make_teachers(config: PruneConfig, count_tokens: Callable[[str], int]) -> list[Teacher]:
+    """The teachers that make the candidates, one each."""
+    from drp_hf.teachers.language_model import LanguageModelTeacher
+    from drp_hf.teachers.slicing import SlicingTeacher
 
-    columns = (TextColumn("pruning"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("pruning", total=sum(map(len, splits.values())))
-        for reading in (reading for readings in splits.values() for reading in readings):
-            if not reading.problem and key(reading) not in store:
-                store.put(key(reading), prune_trace(reading.trace, teacher, count_tokens).to_dict())
-            progress.advance(task)
-
-
-def rows_of(readings: Readings, store: RowStore, key: Callable[[Reading], str]) -> Iterator[CorpusRow]:
-    """The corpus rows of a split, in the order of its traces; those that could not be read are rejected rows."""
-    from drp_hf.pruning import Reason
-
-    for reading in readings:
-        if reading.problem:
-            reason = f"{Reason.UNREADABLE.value}: {reading.problem} ({reading.location})"
-            yield CorpusRow(**asdict(reading.trace), reason=reason)
-        else:
-            yield CorpusRow.from_dict(store.get(key(reading)))
+    by_temperature = config.vary == "temperature"
+    settings = [
+        (strength, temperature)
+        for strength in strengths(1 if by_temperature else config.candidates, config.strength)
+        for temperature in temperatures(config.candidates if by_temperature else 1, config.temperature)
+    ]
+    if config.teacher == "slicing":
+        return [SlicingTeacher(strength) for strength, _ in settings]
+    return [
+        LanguageModelTeacher(
+            config.model,
+            count_tokens,
+            protocol=config.protocol,
+            strength=strength,
+            segmentation=config.segmentation,
+            temperature=temperature,
+            max_tokens=config.max_tokens,
+            context=config.context_length,
+            fallback=SlicingTeacher(strength) if config.fallback else None,
+        )
+        for strength, temperature in settings
+    ]
 
 
-def write_views(
-    output_dir: Path, splits: Mapping[str, Readings], store: RowStore, key: Callable[[Reading], str]
-) -> dict[str, dict[str, int]]:
+def estimate_run(
+    config: PruneConfig, splits: Mapping[str, Readings], teachers: list[Teacher], count_tokens: Callable[[str], int]
+) -> Estimate:
+    """What the run will take, from some of its traces; nobody is asked."""
+    from drp_hf.pruning import judge
+    from drp_hf.teachers.imitation import estimate
+
+    total = sum(map(len, splits.values()))
+    readings = (reading for each in splits.values() for reading in each)
+    sampled = list(islice(readings, 0, None, max(1, total // ESTIMATED_FROM)))
+    usable = [reading.trace for reading in sampled if not reading.problem and not judge(reading.trace)]
+    if not usable:
+        raise DRPError(f"no trace of {config.traces} is whole and right: there is nothing to ask.")
+    return estimate(teachers, usable, round(total * len(usable) / len(sampled)), count_tokens)
+
+
+def make_asker(config: PruneConfig) -> Asker:
+    """What brings the teachers' requests to the language model."""
+    if config.teacher == "vllm":
+        from drp_hf.teachers.vllm import VLLMAsker
+
+        return VLLMAsker(config.model, config.concurrency, config.structured_outputs)
+    if config.teacher == "batch":
+        from drp_hf.teachers.batch import BatchAsker
+
+        return BatchAsker(
+            config.model, config.base_url, config.max_attempts, config.structured_outputs, config.poll_seconds
+        )
+    from drp_hf.teachers.chat import ChatAsker
+
+    return ChatAsker(
+        config.model,
+        config.base_url,
+        config.concurrency,
+        config.requests_per_minute,
+        config.tokens_per_minute,
+        config.max_attempts,
+        config.timeout,
+        config.structured_outputs,
+    )
+
+
+def make_rows(config: PruneConfig, prunings: Prunings, tally: Tally) -> None:
+    """Makes the rows that are not there yet; each is on disk as soon as it is made."""
+    from drp_hf.commands.prune_display import pruning_progress
+    from drp_hf.teachers.asking import Replies, ask_nobody
+
+    with pruning_progress(prunings.total, tally, config.price_input, config.price_output) as advance:
+        missing = prunings.missing(advance)
+
+        def finished(*made: object) -> None:
+            prunings.put(*made)
+            advance()
+
+        if config.teacher == "slicing":
+            ask_nobody(missing, finished)
+        elif next(iter(prunings.missing()), None):  # a model that nobody asks need not be loaded
+            with RowStore(Path(config.output_dir) / REPLIES) as store:
+                make_asker(config).run(missing, Replies(store, config.model, tally), finished)
+
+
+def _scores(config: PruneConfig):
+    return RowStore(Path(config.output_dir) / SCORES, remakeable=True) if config.student else nullcontext()
+
+
+def write_views(output_dir: Path, splits: Mapping[str, Readings], prunings: Prunings) -> dict[str, dict[str, int]]:
     """Writes every view of every split, and removes what an earlier run left there; returns the rows written.
 
     A view without rows in a split gets no file: `load_dataset` takes none without rows.
@@ -157,7 +350,7 @@ def write_views(
     counts: dict[str, dict[str, int]] = {view: {} for view in VIEWS}
     for view in VIEWS:
         for split, readings in splits.items():
-            rows = view_rows(view, rows_of(readings, store, key))
+            rows = view_rows(view, prunings.rows(readings))
             count = write_parquet(output_dir / view_file(view, split), rows, VIEW_FEATURES[view])
             if count:
                 counts[view][split] = count
@@ -168,33 +361,13 @@ def write_views(
 
 
 def command_line(config: PruneConfig) -> str:
-    """The command that makes the same corpus again."""
-    options = {name: value for name, value in asdict(config).items() if name != "traces" and value is not None}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return shlex.join(["drp", "prune", str(config.traces), *words])
-
-
-def print_summary(summary: CorpusSummary, output_dir: Path) -> None:
-    """Prints the funnel, tokens, actions and most frequent skills."""
-    table = Table(show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(justify="right")
-    for what, count, share in summary.funnel.to_rows():
-        table.add_row(escape(what), f"{count:,}", f"{share:.1%}")
-    table.add_section()
-    for name, total, mean, _ in summary.token_rows():
-        table.add_row(f"tokens {name}", f"{total:,}", f"mean {mean:.0f}")
-    table.add_row("tokens kept", "", f"{summary.kept:.1%}")
-    table.add_section()
-    for action, count, share, _ in summary.action_rows():
-        table.add_row(action, f"{count:,}", f"{share:.1%}")
-    table.add_section()
-    for skill, count, deleted in summary.skill_rows(10):
-        table.add_row(escape(skill), f"{count:,}", f"{deleted:.0%} deleted")
-    console = Console()
-    console.print(str(output_dir), markup=False, highlight=False, soft_wrap=True)
-    console.print(table)
+    """The command that makes the same corpus again: everything that decides it, where it is not the default."""
+    words = ["drp", "prune", str(config.traces)]
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if each.name != "traces" and each.name not in DECIDES_NOTHING and value != each.default:
+            words += [f"--{each.name}", str(value)]
+    return shlex.join(words)
 
 
 def cli() -> None:

@@ -15,6 +15,7 @@ from drp_hf.corpus import VIEWS, view_file
 from drp_hf.provenance import fingerprint
 from drp_hf.pruning import Funnel
 from drp_hf.records import Action, CorpusRow
+from drp_hf.taxonomy import CATEGORIES
 
 BAR = 40
 """Characters of the longest bar of a histogram."""
@@ -34,6 +35,8 @@ class CorpusSummary:
         self.characters: Counter[str] = Counter()
         self.skills: Counter[str] = Counter()
         self.deleted: Counter[str] = Counter()
+        self.categories: Counter[str] = Counter()
+        self.categories_deleted: Counter[str] = Counter()
         for row in rows:
             self.add(row)
 
@@ -50,6 +53,8 @@ class CorpusSummary:
             self.characters[step.action.value] += step.end - step.start
             self.skills[step.skill] += 1
             self.deleted[step.skill] += step.action is Action.DELETE
+            self.categories[step.category] += 1
+            self.categories_deleted[step.category] += step.action is Action.DELETE
 
     @property
     def kept(self) -> float:
@@ -70,6 +75,13 @@ class CorpusSummary:
     def skill_rows(self, most: int) -> list[tuple[str, int, float]]:
         """The most frequent skills: steps, and share of them deleted."""
         return [(skill, count, self.deleted[skill] / count) for skill, count in self.skills.most_common(most)]
+
+    def category_rows(self) -> list[tuple[str, int, float, str]]:
+        """The categories of skills, the most frequent first: steps, share of them deleted, description."""
+        return [
+            (category, count, self.categories_deleted[category] / count, CATEGORIES.get(category, ""))
+            for category, count in self.categories.most_common()
+        ]
 
     def histogram(self) -> str:
         """Traces by tokens before and after pruning, as lines of text."""
@@ -124,7 +136,7 @@ def write_card(
         summary=summary,
         funnel=[(_cell(what), count, share) for what, count, share in summary.funnel.to_rows()],
         skills=[(_cell(skill), count, share) for skill, count, share in summary.skill_rows(25)],
-        models=sorted(summary.models),
+        models=[_cell(model) for model in sorted(summary.models)],
         teacher=teacher,
         tokenizer=tokenizer,
         version=__version__,

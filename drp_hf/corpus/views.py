@@ -22,6 +22,7 @@ VIEW_FEATURES = {
                     "start": Value("int64"),
                     "end": Value("int64"),
                     "skill": Value("string"),
+                    "category": Value("string"),
                     "action": Value("string"),
                 }
             ),
@@ -33,6 +34,7 @@ VIEW_FEATURES = {
             "position": Value("int64"),
             "text": Value("string"),
             "skill": Value("string"),
+            "category": Value("string"),
             "action": Value("string"),
             "rewrite": Value("string"),
             "start": Value("int64"),
@@ -61,7 +63,14 @@ def _sft(row: CorpusRow) -> Iterator[dict[str, Any]]:
         "prompt": _user(row.question),
         "completion": _assistant(row.completion),
         "steps": [
-            {"start": span.start, "end": span.end, "skill": span.skill, "action": span.action.value} for span in spans
+            {
+                "start": span.start,
+                "end": span.end,
+                "skill": span.skill,
+                "category": span.category,
+                "action": span.action.value,
+            }
+            for span in spans
         ],
     }
 
@@ -73,6 +82,7 @@ def _steps(row: CorpusRow) -> Iterator[dict[str, Any]]:
             "position": position,
             "text": row.reasoning[step.start : step.end],
             "skill": step.skill,
+            "category": step.category,
             "action": step.action.value,
             "rewrite": step.rewrite,
             "start": step.start,

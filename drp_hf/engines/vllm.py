@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import active_children
+from threading import current_thread, main_thread
 
 import psutil
 from transformers import AutoConfig, GenerationConfig
@@ -40,9 +45,14 @@ class VLLMEngine(Engine):
         self.seeds_requests = not on_cpu
         # vLLM would claim nearly all memory, which others use on a CPU, too, and then refuse to start.
         memory = {"kv_cache_memory_bytes": int(CPU_CACHE * psutil.virtual_memory().available)} if on_cpu else {}
-        self.engine = LLMEngine.from_engine_args(
-            EngineArgs(model=folder, dtype=dtype, seed=seed, max_num_seqs=batch_size, disable_log_stats=True, **memory)
-        )
+        # Whenever vLLM's processes end, Python's own clean-up warns of the memory that it finds there and frees.
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+        with ended_by_interrupt():
+            self.engine = LLMEngine.from_engine_args(
+                EngineArgs(
+                    model=folder, dtype=dtype, seed=seed, max_num_seqs=batch_size, disable_log_stats=True, **memory
+                )
+            )
 
     def _generate_ids(
         self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]
@@ -64,9 +74,38 @@ class VLLMEngine(Engine):
         unfinished = {str(index) for index in range(len(prompts))}
         try:
             while unfinished:
-                for output in self.engine.step():
+                with ended_by_interrupt():
+                    outputs = self.engine.step()
+                for output in outputs:
                     unfinished.remove(output.request_id)
                     yield int(output.request_id), list(output.outputs[0].token_ids)
         finally:
             if unfinished:  # the caller stopped early
                 self.engine.abort_request(list(unfinished))
+
+
+class _Interrupt(BaseException):
+    """Ctrl-C, by a name that vLLM does not know: starting, it swallows `KeyboardInterrupt` and waits on for ever."""
+
+
+@contextmanager
+def ended_by_interrupt() -> Iterator[None]:
+    """Kills vLLM's processes on Ctrl-C: left to themselves they take many seconds to end, and say much about it."""
+
+    def end(*_: object) -> None:
+        for child in active_children():
+            with suppress(psutil.NoSuchProcess):
+                for process in [*psutil.Process(child.pid).children(recursive=True), child]:
+                    process.kill()
+        raise _Interrupt
+
+    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    except _Interrupt:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
