@@ -299,7 +299,7 @@ def test_scores_that_overflow(tmp_path, monkeypatch):
     [
         ({"candidates": 4}, "there can be 1 to 3"),
         ({"candidates": 0}, "there can be 1 to 3"),
-        ({"candidates": 2, "vary": "temperature"}, "the slicing teacher has no temperature"),
+        ({"candidates": 2, "vary": "temperature"}, "vary in temperature only with a language model"),
         ({"select": "student-nll"}, "go together"),
         ({"student": "smollm2-embedded"}, "go together"),
     ],
