@@ -122,7 +122,7 @@ def violation(value: object, schema: dict) -> str:
         return f"{value!r} is no {schema['type']}"
     if "pattern" in schema and not re.search(schema["pattern"], value):
         return f"{value!r} does not match {schema['pattern']}"
-    if len(value) < schema.get("minItems", 0):
+    if isinstance(value, list) and len(value) < schema.get("minItems", 0):
         return f"{value!r} has fewer than {schema['minItems']} items"
     if "enum" in schema and value not in schema["enum"]:
         return f"{value!r} is none of {schema['enum']}"
