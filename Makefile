@@ -18,7 +18,7 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -m "not slow and not vllm"
 
-# What the language-model teachers cost and survive; TRACES is a JSON Lines file of real traces. About 25 minutes.
+# What the language-model teachers cost and survive; TRACES is a JSON Lines file of real traces. About 20 minutes.
 bench-teachers: $(VENV)/installed
 	$(BIN)/python benchmarks/teachers_tokens.py $(TRACES)
 	$(BIN)/python benchmarks/teachers_throughput.py
