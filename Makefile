@@ -7,7 +7,7 @@ RUN ?= runs/quickstart$(if $(filter-out 0,$(SEED)),-$(SEED))
 
 TRACES ?= ../shared/data/traces/gsm8k_test__deepseek-r1.jsonl
 
-.PHONY: quickstart test bench-teachers clean
+.PHONY: quickstart test bench-teachers bench-trainer clean
 
 # The whole pipeline on the embedded default; report in runs/quickstart/report.html, of SEED=1 in runs/quickstart-1.
 quickstart: $(VENV)/installed
@@ -26,6 +26,12 @@ bench-teachers: $(VENV)/installed
 	$(BIN)/python benchmarks/teachers_memory.py
 	$(BIN)/python -c "import vllm" 2>/dev/null || .ci/setup_vllm $(VENV)
 	$(BIN)/python benchmarks/teachers_vllm.py $(TRACES)
+
+# What DRPTrainer costs over SFTTrainer, and what it guarantees.
+bench-trainer: $(VENV)/installed
+	$(BIN)/python benchmarks/trainer.py
+	$(BIN)/python benchmarks/trainer_invariance.py
+	$(BIN)/python benchmarks/trainer_resume.py
 
 # torch comes first, so that no other package chooses its build; an installed one (2.6 or newer) is kept.
 $(VENV)/installed: pyproject.toml

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _LAZY = {
+    "AnswersCallback": "drp_hf.answers_callback",
     "DRPConfig": "drp_hf.drp_config",
     "DRPTrainer": "drp_hf.drp_trainer",
     "SlicingTeacher": "drp_hf.teachers.slicing",
@@ -18,6 +19,7 @@ _LAZY = {
 
 __all__ = [
     "Action",
+    "AnswersCallback",
     "CorpusRow",
     "DRPConfig",
     "DRPTrainer",
@@ -34,6 +36,7 @@ from drp_hf.records import Action, CorpusRow, Problem, Step, Trace  # noqa: E402
 register()
 
 if TYPE_CHECKING:
+    from drp_hf.answers_callback import AnswersCallback
     from drp_hf.drp_config import DRPConfig
     from drp_hf.drp_trainer import DRPTrainer
     from drp_hf.pruning import prune_trace

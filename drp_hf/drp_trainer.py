@@ -2,39 +2,74 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate.logging import get_logger
 from datasets import Dataset, IterableDataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl import SFTTrainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from trl import SFTTrainer, pack_dataset
 from trl.data_utils import get_dataset_column_names
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import get_config_model_id, global_then_local_main_first, pad
 
 from drp_hf.drp_config import DRPConfig
 from drp_hf.errors import DRPError
-from drp_hf.step_weights import RowEncoder, stop_text
+from drp_hf.rendering import check_stop
+from drp_hf.row_encoder import GROUPS, IGNORED, WARMUP_WEIGHTS, WEIGHTS, encoder_for
+from drp_hf.step_metrics import StepMetrics
+from drp_hf.taxonomy import CATEGORIES
 
 logger = get_logger(__name__)
 
-WEIGHTS = "loss_weights"
+TOKEN_COLUMNS = {WEIGHTS: torch.float32, WARMUP_WEIGHTS: torch.float32, GROUPS: torch.int8}
+"""Columns of the prepared data beside ids and labels, all with one number a token."""
+EPSILON = 1e-5
+"""Bounds the unlikelihood of a token that is certain."""
 
 
 @dataclass
 class DataCollatorWithWeights(DataCollatorForLanguageModeling):
-    """TRL's collator, which pads `loss_weights` beside the labels (with 0)."""
+    """TRL's collator, which puts the columns of `TOKEN_COLUMNS` beside the labels (0 where the label is -100)."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super().torch_call(examples)
-        weights = [torch.tensor(example[WEIGHTS], dtype=torch.float32) for example in examples]
-        batch[WEIGHTS] = pad(
-            weights, padding_value=0, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of
-        )
+        for name in TOKEN_COLUMNS.keys() & examples[0].keys():
+            rows = [torch.as_tensor(example[name], dtype=TOKEN_COLUMNS[name]) for example in examples]
+            rows = [torch.cat(rows)] if self.padding_free else rows
+            padded = pad(rows, padding_value=0, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of)
+            batch[name] = padded.masked_fill(batch["labels"] == IGNORED, 0)
         return batch
+
+
+class SeededLengthGroupedSampler(LengthGroupedSampler):
+    """
+    The sampler of `train_sampling_strategy="group_by_length"`, whose order is decided by seed and epoch alone.
+
+    transformers draws it from the global random state, which after a resumption is another one, and may differ between
+    processes.
+
+    Args:
+        batch_size (`int`):
+            Rows that should be of like length.
+        lengths (`list[int]`):
+            Length of every row.
+        seed (`int`):
+            Decides the order, with the epoch.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator.manual_seed(self.seed + epoch)
 
 
 class _Recorder:
@@ -53,18 +88,25 @@ class _Recorder:
 class DRPTrainer(SFTTrainer):
     r"""
     Trainer for distillation on pruned reasoning traces (DRP, arXiv 2505.13975): [`~trl.SFTTrainer`] with a weight for
-    every token of the completion, taken from the action of the step the token belongs to.
+    every token of the completion, taken from the step the token belongs to.
 
-    The loss of an optimiser step is \\( \sum_i w_i \cdot nll_i / \sum_i w_i \\), both sums over the tokens of all
-    micro-batches that the step accumulates, on all devices. With all weights 1 it is `SFTTrainer`'s loss to the last
-    bit; with weights of 0 and 1 it is `SFTTrainer`'s loss with labels of -100. With `loss_type="dft"` the weight
-    multiplies the DFT loss of its token.
+    The loss of an optimiser step is \\( \sum_i |w_i| \cdot \ell_i / \sum_i |w_i| \\), both sums over the tokens of
+    all micro-batches that the step accumulates, on all devices: the mean over tokens, weighted, however the batch is
+    cut. \\( \ell_i \\) is the negative log-likelihood, with `loss_type="dft"` times the detached probability, and
+    where \\( w_i < 0 \\) (`deleted_unlikelihood`) the unlikelihood, which `loss_type` leaves as it is. With all
+    weights 1 it is `SFTTrainer`'s loss to the last bit; with weights of 0 and 1 it is `SFTTrainer`'s loss with labels
+    of -100. (As there, `average_tokens_across_devices=False` makes the sums those of each device, and an evaluation's
+    loss is the mean of its batches' losses.)
 
     What is trained is what the model must write. A conversational prompt is rendered by the chat template with the
     generation prompt; the completion follows as it is in the row, then the stop token, which is in the loss. Two
     differences from `SFTTrainer` on conversations follow: reasoning that the template would drop stays, and what the
     template writes after the stop token (a line break, in ChatML) is left out. A think tag that the generation prompt
-    has already opened is not repeated.
+    has already opened is not repeated. For R1-Distill this is, token by token, what TRL's training template gives.
+
+    Data with steps is logged with `action_loss/…` and `skill_loss/…`, the mean negative log-likelihood (nats a token,
+    without weights) by action and by category of skill, and `action_tokens/…` and `skill_tokens/…`, their share of the
+    tokens in the loss. What lies outside of the steps counts as `think_close`, `answer`, `stop` and `other`.
 
     Args:
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -73,8 +115,9 @@ class DRPTrainer(SFTTrainer):
             Configuration. If `None`, a basic one is used.
         train_dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]):
             Rows of `prompt` and `completion`, both conversational (`completion` is one assistant message) or both
-            plain text, and, for weights, `steps`: a list of `start`, `end` (characters of the completion's text) and
-            `action`. Data that has been tokenized already (`input_ids`) is taken as `SFTTrainer` does.
+            plain text, and, for weights by step, `steps`: a list of `start`, `end` (characters of the completion's
+            text), `action`, and optionally `skill` and `category`. Steps tile the reasoning. Data that has been
+            tokenized already (`input_ids`) is taken as `SFTTrainer` does.
         eval_dataset ([`~datasets.Dataset`], [`~datasets.IterableDataset`] or `dict` of them, *optional*):
             Evaluation data with the same columns.
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):
@@ -129,8 +172,14 @@ class DRPTrainer(SFTTrainer):
         if args is None:
             name = model if isinstance(model, str) else get_config_model_id(model.config)
             args = DRPConfig(f"{name.split('/')[-1]}-DRP")
-        # Weights of 0 and 1 are expressed by the labels alone, and then everything below is SFTTrainer's.
-        self._weighted = any(weight not in (0, 1) for weight in (args.action_weights or {}).values())
+        if not isinstance(args, DRPConfig):
+            raise DRPError(
+                f"DRPTrainer needs a DRPConfig as args, not {type(args).__name__}: it takes the same fields."
+            )
+        # Weights of 0 and 1 are expressed by the labels alone, and then the loss below is SFTTrainer's.
+        self._weighted = args.needs_weights
+        # A collator of the user's own knows nothing of further columns.
+        self._own_collator = kwargs.get("data_collator") is not None
         self._refuse_combinations(args, kwargs)
         if train_dataset is not None and next(iter(train_dataset), None) is None:
             raise DRPError("The train data has no rows: nothing was accepted into the corpus, or the split is empty.")
@@ -142,16 +191,20 @@ class DRPTrainer(SFTTrainer):
             processing_class=processing_class,
             **kwargs,
         )
-        self._check_stop_token()
+        check_stop(self._tokenizer, self.model.generation_config)
+        self._step_metrics = {"train": StepMetrics(), "eval": StepMetrics()}
         parallelism = self.accelerator.parallelism_config
-        if self._weighted and parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled):
+        sequences_are_cut = parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled)
+        if self._weighted and sequences_are_cut:
             raise DRPError(
                 "Weights other than 0 and 1 cannot be combined with context or sequence parallelism, which cut the "
-                "sequence: set action_weights to 0 or 1, or the parallel sizes to 1."
+                "sequence: set the weights to 0 or 1, or the parallel sizes to 1."
             )
-        if self._weighted:
+        if not self._own_collator and not sequences_are_cut:
             self.data_collator = DataCollatorWithWeights(
-                pad_token_id=self._tokenizer.pad_token_id, pad_to_multiple_of=args.pad_to_multiple_of
+                pad_token_id=self._tokenizer.pad_token_id,
+                padding_free=self.padding_free,
+                pad_to_multiple_of=args.pad_to_multiple_of,
             )
 
     def _refuse_combinations(self, args: DRPConfig, kwargs: dict[str, Any]) -> None:
@@ -160,35 +213,23 @@ class DRPTrainer(SFTTrainer):
                 "DRPTrainer builds the loss mask from prompt and completion: remove assistant_only_loss and "
                 "formatting_func."
             )
-        if (args.dataset_kwargs or {}).get("skip_prepare_dataset") and args.action_weights:
-            raise DRPError("action_weights are applied while the data is prepared: remove skip_prepare_dataset.")
+        if args.packing and args.truncation_mode == "keep_end":
+            raise DRPError("packing cuts rows at their end: remove packing, or truncation_mode='keep_end'.")
+        if (args.dataset_kwargs or {}).get("skip_prepare_dataset") and args.has_rules:
+            raise DRPError("Weights are applied while the data is prepared: remove skip_prepare_dataset.")
         if not self._weighted:
             return
         refused = {
-            "packing": args.packing or args.eval_packing,
-            "padding_free": args.padding_free,
             "label_smoothing_factor": args.label_smoothing_factor > 0,
             "compute_loss_func": kwargs.get("compute_loss_func") is not None,
-            "data_collator": kwargs.get("data_collator") is not None,
+            "data_collator": self._own_collator,
         }
         for name, is_set in refused.items():
             if is_set:
                 raise DRPError(
-                    f"Weights other than 0 and 1 cannot be combined with {name}: remove it, or set action_weights to "
+                    f"Weights other than 0 and 1 cannot be combined with {name}: remove it, or set the weights to "
                     "0 or 1."
                 )
-
-    def _check_stop_token(self) -> None:
-        """A student that learns to end its turn with a token that generation does not stop at would run on."""
-        if self._tokenizer.chat_template is None:
-            return
-        stop = stop_text(self._tokenizer)
-        halting = self.model.generation_config.eos_token_id
-        halting = [halting] if isinstance(halting, int) else halting or []
-        if self._tokenizer.convert_tokens_to_ids(stop) not in {self._tokenizer.eos_token_id, *halting}:
-            raise DRPError(
-                f"The chat template ends a turn with {stop!r}, at which generation does not stop: set eos_token to it."
-            )
 
     def _prepare_dataset(
         self,
@@ -200,73 +241,166 @@ class DRPTrainer(SFTTrainer):
         dataset_name: str,
     ) -> Dataset | IterableDataset:
         columns = get_dataset_column_names(dataset)
-        if "input_ids" not in columns:
-            dataset = self._encode_dataset(dataset, columns, args, packing, dataset_name)
-        elif args.action_weights:
-            raise DRPError(f"The {dataset_name} data is tokenized already: action_weights need prompt and completion.")
-        return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+        if "input_ids" in columns:
+            if args.has_rules:
+                raise DRPError(f"The {dataset_name} data is tokenized already: weights need prompt and completion.")
+            return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+        if packing and args.max_length is None:
+            raise DRPError("packing needs max_length, the length of a packed sequence: set it.")
+        dataset = self._encode_dataset(dataset, columns, args, packing, dataset_name)
+        if packing:
+            if args.shuffle_dataset:
+                dataset = dataset.shuffle(seed=args.seed)
+            dataset = pack_dataset(
+                dataset, args.max_length, args.packing_strategy, _progress(dataset, args, "Packing")
+            )
+        return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
 
     def _encode_dataset(
         self, dataset: Dataset | IterableDataset, columns: list[str], args: DRPConfig, packing: bool, dataset_name: str
     ) -> Dataset | IterableDataset:
+        self._check_columns(dataset, columns, args, dataset_name)
+        wanted = {
+            WEIGHTS: args.needs_weights,
+            WARMUP_WEIGHTS: args.weight_warmup_steps > 0,
+            GROUPS: "steps" in columns and not self._own_collator,
+        }
+        encoder = encoder_for(
+            args,
+            self._tokenizer,
+            completion_only=self.completion_only_loss,
+            packing=packing,
+            columns=[name for name, is_wanted in wanted.items() if is_wanted],
+            source=dataset_name,
+        )
+        kwargs = _progress(dataset, args, f"Encoding {dataset_name} dataset")
+        with global_then_local_main_first():
+            encoded = dataset.map(encoder, batched=True, with_indices=True, remove_columns=columns, **kwargs)
+        if isinstance(encoded, Dataset) and not len(encoded):
+            raise DRPError(
+                f"No row of the {dataset_name} data has anything to learn within max_length={args.max_length}: raise "
+                "max_length."
+            )
+        if isinstance(encoded, Dataset) and (cut := len(dataset) - len(encoded) + sum(encoded["cut"])):
+            end = "start, the prompt" if encoder.keep_end else "end, the stop token"
+            logger.warning(
+                f"{cut} of {len(dataset)} rows of the {dataset_name} data are longer than max_length="
+                f"{args.max_length} and lost their {end} included ({len(dataset) - len(encoded)} lost all that is "
+                "learnt and were left out): raise max_length to train them whole."
+            )
+        return encoded.remove_columns("cut")
+
+    def _check_columns(
+        self, dataset: Dataset | IterableDataset, columns: list[str], args: DRPConfig, dataset_name: str
+    ) -> None:
         if missing := {"prompt", "completion"} - set(columns):
             raise DRPError(
                 f"The {dataset_name} data has no column {' and no column '.join(sorted(missing))} (it has "
                 f"{', '.join(columns)}): give a corpus made by `drp prune`, or rows of prompt and completion."
             )
-        if args.action_weights and "steps" not in columns:
-            raise DRPError(f"action_weights need a column steps, which the {dataset_name} data does not have.")
-        encoder = RowEncoder(
-            self._tokenizer,
-            action_weights=args.action_weights or {},
-            max_length=None if packing else args.max_length,
-            completion_only=self.completion_only_loss,
-            source=dataset_name,
-        )
-        in_memory = isinstance(dataset, Dataset)
-        kwargs = {"desc": f"Encoding {dataset_name} dataset", "num_proc": args.dataset_num_proc} if in_memory else {}
-        with global_then_local_main_first():
-            dataset = dataset.map(encoder, batched=True, with_indices=True, remove_columns=columns, **kwargs)
-        if in_memory and (cut := sum(dataset["cut"])):
-            logger.warning(
-                f"{cut} of {len(dataset)} rows of the {dataset_name} data are longer than max_length="
-                f"{args.max_length} and lost their end, the stop token included: raise max_length to train them whole."
+        if args.needs_steps and "steps" not in columns:
+            raise DRPError(
+                f"Weights by step, loss_scope and step_normalization need a column steps, which the {dataset_name} "
+                "data does not have."
             )
-        return dataset.remove_columns(["cut"] if self._weighted else ["cut", WEIGHTS])
+        if args.step_weight_column is not None and args.step_weight_column not in columns:
+            raise DRPError(
+                f"The {dataset_name} data has no column {args.step_weight_column} (step_weight_column): it has "
+                f"{', '.join(columns)}."
+            )
+        if isinstance(dataset, Dataset) and dataset.format["type"] == "custom":
+            raise DRPError(
+                f"The {dataset_name} data has a transform (with_transform), which would be baked in: apply it with "
+                "map."
+            )
+        unknown = set(args.skill_weights or {}) - set(CATEGORIES) if dataset_name == "train" else set()
+        if unknown and isinstance(dataset, Dataset):
+            steps = (step for row in dataset.select_columns("steps") for step in row["steps"] or [])
+            unknown -= {name for step in steps for name in (step.get("skill"), step.get("category"))}
+        if unknown:
+            where = f"is in no step of the {dataset_name} data" if isinstance(dataset, Dataset) else "is no category"
+            raise DRPError(
+                f"skill_weights names {sorted(unknown)[0]!r}, which {where}: choose among the data's skills and the "
+                f"categories {', '.join(CATEGORIES)} (of a stream, only categories)."
+            )
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return SeededLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if self._weighted and WEIGHTS not in self._signature_columns:
-            self._signature_columns.append(WEIGHTS)
+        self._signature_columns += [name for name in TOKEN_COLUMNS if name not in self._signature_columns]
 
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
         count = super()._get_num_items_in_batch(batch_samples, device)
         if count is None or not self._weighted:
             return count
-        total = sum(batch[WEIGHTS][..., 1:].sum() for batch in batch_samples).to(device)
+        total = sum(self._weights(batch, warming_up=True).abs().sum() for batch in batch_samples).to(device)
         if self.args.average_tokens_across_devices and self.args.world_size > 1:
             total = self.accelerator.gather(total).sum()
         return total / self.get_tp_size()
 
+    def _weights(self, batch: dict[str, torch.Tensor], warming_up: bool) -> torch.Tensor:
+        """The weight of every token that is predicted, shape `(batch, tokens - 1)`.
+
+        `warming_up`: whether the warm-up counts; not in an evaluation.
+        """
+        weights = batch[WEIGHTS][..., 1:]
+        warmup = self.args.weight_warmup_steps
+        if not warmup or not warming_up:
+            return weights
+        if warmup < 1:
+            warmup = max(1, math.ceil(warmup * self.state.max_steps))
+        done = min(1.0, self.state.global_step / warmup)
+        return torch.lerp(batch[WARMUP_WEIGHTS][..., 1:], weights, done)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if not self._weighted:
+        if not self._weighted and GROUPS not in inputs:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        weights = inputs.pop(WEIGHTS)[..., 1:]
-        # SFTTrainer runs the model and logs its metrics. Its own loss, one more sum over tokens, is not used.
+        weights = self._weights(inputs, warming_up=self.model.training) if self._weighted else None
+        columns = {name: inputs.pop(name) for name in TOKEN_COLUMNS if name in inputs}
+        # SFTTrainer runs the model and logs its metrics. Its own loss is one more sum over tokens.
         recorder = _Recorder(model)
         result = super().compute_loss(recorder, inputs, return_outputs, num_items_in_batch)
-        log_probs = recorder.outputs.log_probs
-        per_token_loss = -log_probs
-        if self.args.loss_type == "dft":
-            per_token_loss = per_token_loss * log_probs.exp().detach()
-        total = weights.sum() if num_items_in_batch is None else num_items_in_batch
+        outputs = recorder.outputs
+        if GROUPS in columns:
+            mode = "train" if self.model.training else "eval"
+            self._step_metrics[mode].add(outputs.log_probs, columns[GROUPS][..., 1:], outputs.label_mask)
+        if weights is None:
+            return result
+        total = weights.abs().sum() if num_items_in_batch is None else num_items_in_batch
         # A batch of which nothing is trained has a loss of 0, not 0 / 0.
-        loss = (per_token_loss * weights).sum() / total.clamp(min=torch.finfo(torch.float32).tiny)
+        loss = self._weighted_sum(outputs.log_probs, weights) / total.clamp(min=torch.finfo(torch.float32).tiny)
         # The two corrections below are SFTTrainer's own: DDP averages over devices a sum that counts all of them, and
         # the auxiliary loss of mixture-of-experts models is a mean per micro-batch.
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * (self.accelerator.num_processes // self.get_tp_size())
         if self.aux_loss_enabled:
             steps = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
-            loss = loss + self.router_aux_loss_coef * recorder.outputs.aux_loss / steps
+            loss = loss + self.router_aux_loss_coef * outputs.aux_loss / steps
         return (loss, result[1]) if return_outputs else loss
+
+    def _weighted_sum(self, log_probs: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """The sum over tokens of weight times loss; log-probabilities and weights are of the same shape."""
+        losses = -log_probs
+        if self.args.loss_type == "dft":
+            losses = losses * log_probs.exp().detach()
+        if self.args.deleted_unlikelihood:
+            complement = -torch.expm1(log_probs)
+            losses = torch.where(weights < 0, -torch.log(complement * (1 - EPSILON) + EPSILON), losses)
+        return (losses * weights.abs()).sum()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        mode = "train" if self.model.training else "eval"
+        for name, value in self._step_metrics[mode].report(partial(self.accelerator.reduce, reduction="sum")).items():
+            self._metrics[mode][name].append(value)
+        super().log(logs, start_time)
+
+
+def _progress(dataset: Dataset | IterableDataset, args: DRPConfig, title: str) -> dict[str, Any]:
+    """What `map` is told of processes and progress; a stream knows neither."""
+    return {"desc": title, "num_proc": args.dataset_num_proc} if isinstance(dataset, Dataset) else {}

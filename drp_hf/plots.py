@@ -124,6 +124,40 @@ def skill_bars(characters: Mapping[tuple[str, Action], int], most: int = 12, the
         return _png(figure)
 
 
+def answers_curve(
+    steps: Sequence[int], tokens: Sequence[float], accuracy: Sequence[float], theme: Theme = "light"
+) -> bytes:
+    """Tokens per answer and accuracy on held-out problems over a training.
+
+    Args:
+        steps: optimiser steps at which answers were written.
+        tokens: mean tokens of an answer at each.
+        accuracy: share of right answers at each.
+        theme: colours.
+
+    Returns:
+        A PNG file.
+    """
+    with _figure(theme, height=3.6) as (figure, axes):
+        (tokens_line,) = axes.plot(
+            steps, tokens, color=AFTER[theme], marker="o", linewidth=2, label="tokens per answer"
+        )
+        axes.set_ylim(0, 1.1 * max(tokens))
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel("tokens per answer")
+        axes.grid(axis="y", color=FAINT[theme], linewidth=0.8)
+        right = axes.twinx()
+        (accuracy_line,) = right.plot(
+            steps, accuracy, color=BEFORE[theme], marker="s", linestyle="dashed", linewidth=2, label="accuracy"
+        )
+        right.set_ylim(0, 1.1)
+        right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if value <= 1 else "")
+        right.set_ylabel("accuracy")
+        lines = [tokens_line, accuracy_line]
+        axes.legend(handles=lines, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        return _png(figure)
+
+
 def _short(text: str, most: int = 32) -> str:
     """A skill as a label: matplotlib would read dollar signs as mathematics."""
     text = " ".join(text.split()) or "(none)"

@@ -1,9 +1,17 @@
 """Fixtures that several test files use."""
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libraries_out_of_the_way():
+    """Every training collects garbage, which goes through every object of every library, for a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

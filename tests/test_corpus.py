@@ -69,6 +69,11 @@ def test_views_of_a_row():
         ("2 + 3 = 5. ", "addition", "KEEP"),
         ("So it is 5.", "clarify answer", "COMPRESS"),
     ]
+    (masked,) = view_rows("masked-raw", [row])
+    whole = masked["completion"][0]["content"]
+    assert whole == render_output(REASONING, "Five.") and masked["prompt"] == user
+    assert "".join(whole[step["start"] : step["end"]] for step in masked["steps"]) == REASONING
+    assert [step["action"] for step in masked["steps"]] == [step.action for step in steps]
     (pair,) = view_rows("pairs", [row])
     raw_output = f"<think>\n{REASONING}\n</think>\n\nFive."
     assert pair["prompt"] == user and pair["chosen"] == sft["completion"]
@@ -81,7 +86,7 @@ def test_views_of_a_row():
 
 def test_rejected_rows_are_in_raw_and_steps_only():
     row = CorpusRow("q", "5", "abc", "d", "m", [Step(0, 3, "s", Action.DELETE)], reason="wrong answer: 4 for 5")
-    assert [len(list(view_rows(view, [row]))) for view in VIEWS] == [0, 1, 0, 1]
+    assert [len(list(view_rows(view, [row]))) for view in VIEWS] == [0, 0, 1, 0, 1]
     assert not next(view_rows("steps", [row]))["accepted"]
 
 
@@ -127,7 +132,7 @@ import sys
 from datasets import load_dataset
 folder = sys.argv[1]
 assert load_dataset(folder)["train"].column_names == ["prompt", "completion", "steps"]
-for view in ("sft", "steps", "pairs", "raw"):
+for view in ("sft", "masked-raw", "steps", "pairs", "raw"):
     whole = load_dataset(folder, view, split="train").to_list()
     assert list(load_dataset(folder, view, split="train", streaming=True)) == whole
     print(view, len(whole))
@@ -180,7 +185,7 @@ def test_histogram_counts_every_trace():
 def test_a_card_survives_odd_names(tmp_path):
     row = CorpusRow("q", "5", "abc", "", "{{ model }}", [Step(0, 3, "a | b\n{% if %}", Action.KEEP)], accepted=True)
     row = CorpusRow(**{**vars(row), "tokens_before": 5, "tokens_after": 3})
-    counts = {"sft": {"train": 1}, "steps": {}, "pairs": {}, "raw": {"train": 1}}
+    counts = {"sft": {"train": 1}, "masked-raw": {}, "steps": {}, "pairs": {}, "raw": {"train": 1}}
     write_card(tmp_path, CorpusSummary([row]), counts, "t", "tok", "drp prune")
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| a \\| b {% if %} | 1 | 0.0% |" in text and "{{ model }}" in text
@@ -191,7 +196,7 @@ def test_a_card_survives_odd_names(tmp_path):
 
 
 def test_the_name_loads_a_folder(corpus):
-    assert get_dataset_config_names(NAME) == ["sft", "steps", "pairs", "raw", "sample"]
+    assert get_dataset_config_names(NAME) == ["sft", "masked-raw", "steps", "pairs", "raw", "sample"]
     default = load_dataset(NAME, data_dir=str(corpus))
     assert list(default) == ["train"]
     for view in VIEWS:
@@ -234,7 +239,7 @@ for name, options in [(None, {}), ("raw", {}), ("sft", {"data_dir": "missing"}),
     for part in ("cannot be loaded from the Hub", "data_dir=FOLDER", 'load_dataset("drp_hf/gsm8k_pruned", "sample")'):
         assert part in default[1]
     assert missing[1].startswith("missing is no corpus folder (no sft/<split>.parquet in it)")
-    assert "'nothing' not found. Available: ['sft', 'steps', 'pairs', 'raw', 'sample']" in nothing[1]
+    assert "'nothing' not found. Available: ['sft', 'masked-raw', 'steps', 'pairs', 'raw', 'sample']" in nothing[1]
     assert files[1].startswith("drp_hf/gsm8k_pruned takes no data_files")
 
 

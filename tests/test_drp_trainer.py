@@ -1,17 +1,22 @@
+import copy
 from functools import partial
 
 import pytest
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, concatenate_datasets
 from peft import LoraConfig
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
+from drp_hf.commands.parsing import parse
 from drp_hf.drp_config import DRPConfig
 from drp_hf.drp_trainer import DRPTrainer
 from drp_hf.embedded import resolve
 from drp_hf.errors import DRPError
 from drp_hf.records import final_response, render_output
+from drp_hf.row_encoder import RowEncoder
+from drp_hf.step_weights import WeightRules
 
 # ChatML without the line break behind the stop token, which SFTTrainer trains although no model gets to write it; and
 # without SmolLM2's system prompt, to be fast.
@@ -59,6 +64,7 @@ def make_rows(count=6):
             "prompt": [{"role": "user", "content": f"What is {i} + 1?"}],
             "completion": [{"role": "assistant", "content": content}],
             "steps": steps,
+            "ones": [1.0] * len(steps),
         }
 
 
@@ -74,7 +80,7 @@ def plain_rows(rows, tokenizer):
     def render(row):
         prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
         content = row["completion"][0]["content"]
-        return {"prompt": prompt, "completion": content, "steps": row["steps"]}
+        return {**row, "prompt": prompt, "completion": content}
 
     return Dataset.from_list([render(row) for row in rows])
 
@@ -91,7 +97,7 @@ class Gradients(TrainerCallback):
 def train(tokenizer, tmp_path):
     """Trains a two-layer Llama; gives the losses, the gradients of every step, and the trainer."""
 
-    def run(trainer_class, data, model=None, peft_config=None, **settings):
+    def run(trainer_class, data, model=None, peft_config=None, eval_dataset=None, **settings):
         config_class = DRPConfig if trainer_class is DRPTrainer else partial(SFTConfig, use_cpu=True)
         defaults = {
             "per_device_train_batch_size": 2,
@@ -110,6 +116,7 @@ def train(tokenizer, tmp_path):
             model=make_model() if model is None else model,
             args=config_class(output_dir=str(tmp_path), **{**defaults, **settings}),
             train_dataset=data,
+            eval_dataset=eval_dataset,
             processing_class=tokenizer,
             peft_config=peft_config,
             callbacks=[gradients],
@@ -131,7 +138,7 @@ def expected(request, train, rows, expectations):
     """What SFTTrainer makes of the settings the test is called with."""
     name = request.node.callspec.id
     if name not in expectations:
-        data = rows.remove_columns("steps")
+        data = rows.remove_columns(["steps", "ones"])
         expectations[name] = train(SFTTrainer, data, **request.node.callspec.params["settings"])
     return expectations[name]
 
@@ -151,6 +158,14 @@ SETTINGS = {
     "truncated": {"max_length": 48},
     "bf16": {"bf16": True},
     "checkpointed": {"gradient_checkpointing": True, "gradient_accumulation_steps": 2},
+    "packed": {"packing": True, "max_length": 128, "per_device_train_batch_size": 1},
+    "padding-free": {"padding_free": True, "max_length": None},
+    "dft, packed, accumulated": {
+        "loss_type": "dft",
+        "packing": True,
+        "max_length": 128,
+        "gradient_accumulation_steps": 2,
+    },
 }
 
 
@@ -161,7 +176,7 @@ def test_without_weights_it_is_sft_trainer_to_the_last_bit(train, rows, expected
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_weights_that_are_all_one_are_sft_trainer_to_the_last_bit(train, rows, expected, settings):
-    found = train(DRPTrainer, rows, action_weights={"DELETE": 0.5}, **settings)  # no step has that action
+    found = train(DRPTrainer, rows, step_weight_column="ones", **settings)
     assert "loss_weights" in found[2].train_dataset.column_names  # the weighted path was taken
     assert_identical(found, expected)
 
@@ -169,22 +184,45 @@ def test_weights_that_are_all_one_are_sft_trainer_to_the_last_bit(train, rows, e
 def test_lora_is_sft_trainer_to_the_last_bit(train, rows):
     lora = partial(LoraConfig, r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     settings = {"gradient_accumulation_steps": 2}
-    expected = train(SFTTrainer, rows.remove_columns("steps"), peft_config=lora(), **settings)
+    expected = train(SFTTrainer, rows.remove_columns(["steps", "ones"]), peft_config=lora(), **settings)
     assert_identical(train(DRPTrainer, rows, peft_config=lora(), **settings), expected)
-    weights = {"DELETE": 0.5}
-    assert_identical(train(DRPTrainer, rows, peft_config=lora(), action_weights=weights, **settings), expected)
+    assert_identical(train(DRPTrainer, rows, peft_config=lora(), step_weight_column="ones", **settings), expected)
 
 
 def test_plain_text_is_sft_trainer_to_the_last_bit(train, plain_rows):
-    assert_identical(train(DRPTrainer, plain_rows), train(SFTTrainer, plain_rows.remove_columns("steps")))
+    assert_identical(train(DRPTrainer, plain_rows), train(SFTTrainer, plain_rows.remove_columns(["steps", "ones"])))
 
 
-def test_packed_rows_are_sft_trainers(rows, plain_rows, tokenizer, tmp_path):
-    settings = {"packing": True, "max_length": 128, "report_to": "none", "bf16": False, "output_dir": str(tmp_path)}
-    data = {"train_dataset": plain_rows.remove_columns("steps"), "processing_class": tokenizer}
+@pytest.mark.parametrize("strategy", ["bfd", "bfd_split", "wrapped"])
+@pytest.mark.parametrize("max_length", [40, 128])
+def test_packed_rows_are_sft_trainers_and_weights_follow_their_tokens(
+    rows, plain_rows, tokenizer, tmp_path, strategy, max_length
+):
+    settings = {"packing": True, "packing_strategy": strategy, "max_length": max_length, "report_to": "none"}
+    settings |= {"bf16": False, "output_dir": str(tmp_path), "shuffle_dataset": True}
+    data = {"train_dataset": plain_rows.remove_columns(["steps", "ones"]), "processing_class": tokenizer}
     expected = SFTTrainer(make_model(), SFTConfig(use_cpu=True, **settings), **data).train_dataset
     data["train_dataset"] = rows
-    assert DRPTrainer(make_model(), DRPConfig(**settings), **data).train_dataset[:] == expected[:]
+    # Every weight tells its token: the merged steps' and the answers' are the only ones of theirs.
+    found = DRPTrainer(make_model(), DRPConfig(**settings, action_weights={"MERGE": 0.5}), **data).train_dataset
+    assert found.select_columns(expected.column_names)[:] == expected[:]
+    unpacked = RowEncoder(tokenizer, WeightRules(action_weights={"MERGE": 0.5}), columns=["loss_weights"])
+    weight_of_text = {}
+    for row in rows:
+        encoded = unpacked({name: [value] for name, value in row.items()}, [0])
+        for at, weight in enumerate(encoded["loss_weights"][0]):
+            weight_of_text[tuple(encoded["input_ids"][0][: at + 1].tolist())] = weight
+    if strategy == "bfd":  # whole rows, or their beginnings
+        for packed in found:
+            position = 0
+            for length in packed["seq_lengths"]:
+                ids = packed["input_ids"][position : position + length]
+                weights = packed["loss_weights"][position : position + length]
+                assert weights == [weight_of_text[tuple(ids[: at + 1])] for at in range(length)]
+                position += length
+    every = [weight for packed in found for weight in packed["loss_weights"]]
+    masked = [label == -100 for packed in found for label in packed["labels"]]
+    assert set(every) == {0.0, 0.5, 1.0} and masked == [weight == 0 for weight in every]
 
 
 def test_weight_0_is_a_label_of_minus_100(train, rows, plain_rows, tokenizer):
@@ -261,25 +299,185 @@ def test_streams_are_trained_alike(train, rows):
     assert_identical(found, expected)
 
 
+def test_streams_are_packed(train, rows):
+    settings = {"action_weights": MIXED, "packing": True, "max_length": 128, "per_device_train_batch_size": 1}
+    expected = train(DRPTrainer, rows, train_sampling_strategy="sequential", max_steps=1, **settings)
+    found = train(DRPTrainer, IterableDataset.from_generator(make_rows), max_steps=1, **settings)
+    assert_identical(found, expected)
+
+
+def test_compiled_models_are_trained_alike(train, rows):
+    settings = {"action_weights": MIXED, "max_steps": 1}
+    compiled = train(DRPTrainer, rows, torch_compile=True, torch_compile_backend="aot_eager", **settings)
+    expected = train(DRPTrainer, rows, **settings)
+    assert compiled[0] == pytest.approx(expected[0], rel=1e-6)
+    for one, other in zip(compiled[1][0].values(), expected[1][0].values(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_several_evaluation_sets_are_weighted(train, rows, tokenizer):
+    evals = {"few": rows.select([0, 1]), "other": rows.select([2, 3, 4])}
+    settings = {"action_weights": MIXED, "max_steps": 1, "learning_rate": 0.0, "per_device_eval_batch_size": 4}
+    _, _, trainer = train(DRPTrainer, rows, eval_dataset=evals, eval_strategy="steps", eval_steps=1, **settings)
+    entries = trainer.state.log_history
+    for name, data in evals.items():
+        (loss,) = [entry[f"eval_{name}_loss"] for entry in entries if f"eval_{name}_loss" in entry]
+        trainer.train_dataset = trainer.eval_dataset[name]
+        assert len(trainer.train_dataset) == len(data)
+        assert loss == pytest.approx(reference(trainer)[0], rel=1e-5)
+
+
+def test_a_warm_up_begins_at_equal_weights_and_evaluations_have_the_full_ones(train, rows):
+    settings = {"learning_rate": 0.0, "per_device_train_batch_size": 6, "max_steps": 4}
+    warm, _, trainer = train(DRPTrainer, rows, action_weights={"MERGE": 0.3}, weight_warmup_steps=0.5, **settings)
+    full, _, without = train(DRPTrainer, rows, action_weights={"MERGE": 0.3}, **settings)
+    plain, _, _ = train(DRPTrainer, rows, **settings)
+    assert warm[0] == plain[0] and warm[2:] == full[2:]
+    assert min(plain[0], full[0]) < warm[1] < max(plain[0], full[0])
+    trainer.state.global_step = 0
+    assert trainer.evaluate(rows)["eval_loss"] == without.evaluate(rows)["eval_loss"]
+
+
+def test_loss_and_tokens_are_logged_by_action_and_by_skill(train, rows):
+    _, _, trainer = train(DRPTrainer, rows, per_device_train_batch_size=3, learning_rate=0.0, logging_steps=2)
+    (entry,) = [entry for entry in trainer.state.log_history if "loss" in entry]
+    shares = {name: value for name, value in entry.items() if name.startswith("action_tokens/")}
+    assert {name.partition("/")[2] for name in shares} == {
+        *("KEEP", "MERGE", "COMPRESS", "other", "think_close", "answer", "stop")
+    }
+    assert sum(shares.values()) == pytest.approx(1)
+    mean = sum(share * entry[name.replace("_tokens", "_loss")] for name, share in shares.items())
+    assert mean == pytest.approx(entry["loss"], rel=1e-5)  # all weights are 1: the parts make the whole
+    assert entry["skill_tokens/arithmetic"] == pytest.approx(
+        sum(share for name, share in shares.items() if name.partition("/")[2].isupper())
+    )
+    trained = trainer.evaluate(rows)
+    assert {"eval_action_loss/KEEP", "eval_skill_tokens/arithmetic"} <= trainer.state.log_history[-1].keys()
+    assert trained["eval_loss"] == pytest.approx(entry["loss"], rel=1e-5)
+
+
+def as_raw(rows):
+    """The merged step of every row deleted."""
+
+    def delete(row):
+        steps = [step | ({"action": "DELETE"} if step["action"] == "MERGE" else {}) for step in row["steps"]]
+        return {**row, "steps": steps}
+
+    return rows.map(delete)
+
+
+def test_masked_raw_leaves_deleted_steps_and_unlikelihood_unlearns_them(train, rows):
+    def deleted_losses(trainer):
+        return [e["action_loss/DELETE"] for e in trainer.state.log_history if "action_loss/DELETE" in e]
+
+    settings = {"learning_rate": 2e-2, "per_device_train_batch_size": 6, "weight_decay": 0.0}
+    _, _, verbose = train(DRPTrainer, rows, max_steps=30, **settings)  # learns to write what is deleted below
+    settings |= {"loss_scope": "masked-raw", "max_steps": 8}
+    model = copy.deepcopy(verbose.model)
+    assert deleted_losses(train(DRPTrainer, as_raw(rows), model=model, **settings)[2]) == []  # none has a label
+    losses = deleted_losses(
+        train(DRPTrainer, as_raw(rows), model=verbose.model, deleted_unlikelihood=1.0, **settings)[2]
+    )
+    assert losses[0] < 4 and losses[-1] > losses[0] + 2
+
+
+def test_a_collator_of_the_user_s_own_gets_ids_and_labels(tokenizer, rows, tmp_path):
+    columns = set()
+
+    def collate(examples):
+        columns.update(*(example.keys() for example in examples))
+        return DataCollatorForLanguageModeling(pad_token_id=2)(examples)
+
+    settings = {"report_to": "none", "bf16": False, "max_steps": 1, "save_strategy": "no"}
+    args = DRPConfig(output_dir=str(tmp_path), action_weights={"MERGE": 0}, **settings)
+    DRPTrainer(make_model(), args, rows, processing_class=tokenizer, data_collator=collate).train()
+    assert columns == {"input_ids", "labels"}
+    with pytest.raises(DRPError, match="cannot be combined with data_collator"):
+        args = DRPConfig(output_dir=str(tmp_path), action_weights={"MERGE": 0.5}, **settings)
+        DRPTrainer(make_model(), args, rows, processing_class=tokenizer, data_collator=collate)
+
+
+def test_another_config_is_refused(rows, tmp_path):
+    with pytest.raises(DRPError, match="DRPTrainer needs a DRPConfig as args, not SFTConfig"):
+        DRPTrainer(make_model(), SFTConfig(output_dir=str(tmp_path), use_cpu=True), rows)
+
+
+def test_raw_traces_in_the_scope_of_pruned_ones_are_refused(train, rows):
+    with pytest.raises(DRPError, match="Row 1 of the train data has a step with the action DELETE, which a pruned"):
+        train(DRPTrainer, as_raw(rows))
+
+
 def test_rows_that_are_cut_are_counted(train, rows, caplog):
     with caplog.at_level("WARNING"):
         train(DRPTrainer, rows, max_length=48, max_steps=1)
     assert "of 6 rows of the train data are longer than max_length=48" in caplog.text
 
 
+def test_rows_of_which_nothing_is_left_are_left_out_and_all_of_them_refused(train, rows, caplog):
+    longer = Dataset.from_list([{**row, "prompt": [{"role": "user", "content": "How? " * 60}]} for row in rows])
+    with caplog.at_level("WARNING"):
+        _, _, trainer = train(DRPTrainer, concatenate_datasets([longer, rows]), max_length=60, max_steps=1)
+    assert len(trainer.train_dataset) == 6 and "(6 lost all that is learnt and were left out)" in caplog.text
+    with pytest.raises(DRPError, match="No row of the train data has anything to learn within max_length=60"):
+        train(DRPTrainer, longer, max_length=60)
+
+
+def test_a_transform_is_refused(train, rows):
+    with pytest.raises(DRPError, match="The train data has a transform"):
+        train(DRPTrainer, rows.with_transform(lambda batch: batch))
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"FORGET": 1}, "action_weights names 'FORGET': choose among KEEP, DELETE, COMPRESS, MERGE."),
-        ({"KEEP": -1}, "gives KEEP the weight -1: give a number of 0 or more."),
-        ({"KEEP": float("nan")}, "gives KEEP the weight nan"),
-        ({"KEEP": "much"}, "gives KEEP the weight 'much'"),
+        ({"FORGET": 1}, "action_weights names 'FORGET': choose among KEEP, COMPRESS, MERGE."),
+        ({"KEEP": -1}, "action_weights['KEEP'] is -1: give a number of 0 or more."),
+        ({"KEEP": float("nan")}, "action_weights['KEEP'] is nan"),
+        ({"KEEP": "much"}, "action_weights['KEEP'] is 'much'"),
     ],
 )
 def test_weights_that_mean_nothing(tmp_path, weights, message):
     with pytest.raises(DRPError) as error:
         DRPConfig(output_dir=str(tmp_path), action_weights=weights)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"action_weights": {"DELETE": 0}}, "action_weights names DELETE, whose steps are never learnt: remove it"),
+        ({"loss_scope": "raw"}, "loss_scope is 'raw': choose among pruned, masked-raw, compressed-only."),
+        ({"straddle": "mean"}, "straddle is 'mean': choose among max, min, first, last."),
+        ({"step_normalization": "row"}, "step_normalization is 'row': choose among token, step."),
+        ({"eos_weight": -1.0}, "eos_weight is -1.0: give a number of 0 or more."),
+        ({"skill_weights": {"adding": True}}, "skill_weights['adding'] is True: give a number"),
+        ({"deleted_unlikelihood": 0.5}, "deleted_unlikelihood needs the deleted steps: set loss_scope='masked-raw'"),
+        ({"weight_warmup_steps": 10}, "weight_warmup_steps has no weight to warm up: set weights, or remove it."),
+    ],
+)
+def test_settings_that_mean_nothing(tmp_path, settings, message):
+    with pytest.raises(DRPError) as error:
+        DRPConfig(output_dir=str(tmp_path), **settings)
+    assert message in str(error.value)
+
+
+def test_stage_is_another_name_for_the_scope(tmp_path):
+    arguments = ["--output_dir", str(tmp_path), "--stage", "masked-raw", "--deleted_unlikelihood", "0.1"]
+    config = parse(DRPConfig, arguments)
+    assert (config.loss_scope, config.deleted_unlikelihood) == ("masked-raw", 0.1)
+
+
+def test_skills_that_no_step_has_are_refused(train, rows):
+    weights = {"adding": 2.0, "verification": 0.5, "juggling": 3.0}
+    with pytest.raises(DRPError, match="skill_weights names 'juggling', which is in no step of the train data"):
+        train(DRPTrainer, rows, skill_weights=weights)
+    stream = IterableDataset.from_generator(make_rows)
+    with pytest.raises(DRPError, match="skill_weights names 'adding', which is no category"):
+        train(DRPTrainer, stream, skill_weights={"adding": 2.0})
+    del weights["juggling"]
+    assert set(train(DRPTrainer, rows, skill_weights=weights, max_steps=1)[2].train_dataset["loss_weights"][0]) == {
+        *(0.0, 1.0, 2.0)
+    }
 
 
 def test_weights_can_be_json(tmp_path):
@@ -289,8 +487,8 @@ def test_weights_can_be_json(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"packing": True}, "cannot be combined with packing"),
-        ({"padding_free": True, "max_length": None}, "cannot be combined with padding_free"),
+        ({"packing": True, "max_length": None}, "packing needs max_length"),
+        ({"packing": True, "truncation_mode": "keep_end"}, "packing cuts rows at their end"),
         ({"label_smoothing_factor": 0.1}, "cannot be combined with label_smoothing_factor"),
         ({"assistant_only_loss": True}, "remove assistant_only_loss"),
         ({"dataset_kwargs": {"skip_prepare_dataset": True}}, "remove skip_prepare_dataset"),
@@ -305,12 +503,17 @@ def test_what_cannot_be_combined_is_refused(train, rows, settings, message):
     ("columns", "message"),
     [
         (["prompt", "steps"], "no column completion"),
-        (["prompt", "completion"], "action_weights need a column steps"),
+        (["prompt", "completion"], "need a column steps, which the train data does not have"),
     ],
 )
 def test_missing_columns(train, rows, columns, message):
     with pytest.raises(DRPError, match=message):
         train(DRPTrainer, rows.select_columns(columns), action_weights=MIXED)
+
+
+def test_a_missing_column_of_weights(train, rows):
+    with pytest.raises(DRPError, match="The train data has no column own .step_weight_column.: it has prompt"):
+        train(DRPTrainer, rows, step_weight_column="own")
 
 
 def test_empty_and_tokenized_data(train, rows):

@@ -1,17 +1,20 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, load_dataset
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from trl import ModelConfig
 
 from drp_hf.commands.sft import SFTArguments, main
+from drp_hf.corpus.builder import SAMPLE_DIR
 from drp_hf.drp_config import DRPConfig
 from drp_hf.embedded import resolve
 from drp_hf.errors import DRPError
@@ -121,3 +124,51 @@ def test_mistakes_are_told_before_training(corpus, student, tmp_path, changes, m
 def test_a_folder_without_data(student, tmp_path):
     with pytest.raises(DRPError, match="cannot be loaded"):
         main(*configs(tmp_path, student, tmp_path))
+
+
+FEW_STEPS = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "save_strategy": "no",
+    "logging_steps": 1,
+}
+
+
+def test_answers_on_the_way_are_logged_shown_and_drawn(corpus, student, tmp_path, capsys):
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text("".join(f'{{"question": "What is {i} + 1?", "answer": "{i + 1}"}}\n' for i in range(5)))
+    answers = {"answers_problems": str(problems), "answers_count": 3, "answers_every": 2, "answers_max_tokens": 8}
+    main(*configs(corpus, student, tmp_path, answers, {"max_steps": 3, **FEW_STEPS}))
+    state = json.loads((tmp_path / "trainer_state.json").read_text())
+    points = [entry for entry in state["log_history"] if "eval_answers_tokens" in entry]
+    assert [point["step"] for point in points] == [0, 2, 3] and all(p["eval_answers_tokens"] <= 8 for p in points)
+    assert (tmp_path / "answers.png").read_bytes().startswith(b"\x89PNG")
+    assert "Held-out answers on the way" in capsys.readouterr().out
+
+
+def test_masked_raw_takes_its_view(student, tmp_path):
+    training = {"loss_scope": "masked-raw", "max_steps": 1, "max_length": 2048, **FEW_STEPS}
+    figures = main(*configs(SAMPLE_DIR, student, tmp_path, training=training))
+    sample = load_dataset(str(SAMPLE_DIR), "masked-raw", split="train")
+    kept = sum(step["action"] != "DELETE" for row in sample for step in row["steps"])
+    assert figures["rows"] == len(sample) and 0 < kept < sum(len(row["steps"]) for row in sample)
+    with pytest.raises(DRPError, match="a step with the action DELETE, which a pruned trace has not"):
+        main(*configs(SAMPLE_DIR, student, tmp_path, {"dataset_config": "masked-raw"}, FEW_STEPS))
+
+
+def test_going_on_from_the_last_checkpoint(corpus, student, tmp_path):
+    model = {"use_peft": True, "lora_r": 2, "lora_target_modules": "all-linear", "lora_dropout": 0.2}
+    saving = {**FEW_STEPS, "save_strategy": "steps", "save_steps": 1, "learning_rate": 1e-2, "max_steps": 4}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    main(*configs(corpus, student, whole, training=saving, model=model))
+    main(*configs(corpus, student, parts, training=saving, model=model))
+    for step in (3, 4):
+        shutil.rmtree(parts / f"checkpoint-{step}")
+    (parts / "checkpoint-3").mkdir()  # cut off while it was written
+    main(*configs(corpus, student, parts, training={**saving, "resume_from_checkpoint": "true"}, model=model))
+    weights = [load_file(folder / "adapter_model.safetensors") for folder in (whole, parts)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    base = json.loads((parts / "checkpoint-4" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert base == str(student)
+    assert "tags:" in (parts / "README.md").read_text()

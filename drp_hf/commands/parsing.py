@@ -33,14 +33,23 @@ def parse(dataclass_types: Any, argv: Sequence[str] | None, positional: str | No
     return parsed if isinstance(dataclass_types, tuple) else parsed[0]
 
 
-def run(main: Callable[..., Any], *configs: Any) -> Any:
-    """Calls `main(*configs)`; a `DRPError` is printed as one sentence, with exit status 2; Ctrl-C ends with 130."""
+GOES_ON = "interrupted: what is done is kept, and the same command goes on from there."
+
+
+def run(main: Callable[..., Any], *configs: Any, interrupted: str = GOES_ON) -> Any:
+    """Calls `main(*configs)`; a `DRPError` is printed as one sentence, with exit status 2; Ctrl-C ends with 130.
+
+    Args:
+        main: does the work.
+        *configs: its arguments.
+        interrupted: what is said after Ctrl-C.
+    """
     try:
         return main(*configs)
     except DRPError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(str(error))}")
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: what is done is kept, and the same command goes on from there.")
+        Console(stderr=True, soft_wrap=True).print(interrupted)
         gc.freeze()  # else Python goes once more through every object of every library, for a second, before it ends
         raise SystemExit(130) from None

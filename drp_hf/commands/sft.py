@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from drp_hf.commands.parsing import parse, run
-from drp_hf.errors import DRPError
-from drp_hf.models import ADAPTER_CONFIG, load_model_and_tokenizer, local_model_dir
-from drp_hf.provenance import write_run_info
+from drp_hf.commands.training import (
+    INTERRUPTED,
+    StudentArguments,
+    check,
+    decimals,
+    figures_table,
+    load_rows,
+    load_student,
+    logged,
+    train_and_save,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,120 +29,108 @@ if TYPE_CHECKING:
     from drp_hf.drp_config import DRPConfig
     from drp_hf.drp_trainer import DRPTrainer
 
-MERGED = "merged"
-
 
 @dataclass
-class SFTArguments:
+class SFTArguments(StudentArguments):
     """
-    Arguments of `drp sft`, beside those of [`~drp_hf.drp_config.DRPConfig`] and [`~trl.ModelConfig`].
+    Arguments of `drp sft`, beside those of [`~drp_hf.drp_config.DRPConfig`] and [`~trl.ModelConfig`]. Only what is
+    added to `StudentArguments` is listed. Without `dataset_config`, the view `masked-raw` is taken for
+    `loss_scope="masked-raw"`.
 
     Parameters:
-        > Parameters that control the data
+        > Parameters that control the answers on the way
 
-        dataset (`str`):
-            A folder made by `drp prune`, or the name of a data set; its rows have `prompt` and `completion` and, for
-            step weights, `steps`.
-        dataset_config (`str`, *optional*):
-            Configuration of the data set; its default one (for a corpus `sft`) if not given.
-        dataset_split (`str`, *optional*, defaults to `"train"`):
-            Split to train on.
-
-        > Parameters that control what is saved
-
-        merge (`bool`, *optional*, defaults to `False`):
-            Also save the adapter merged into its base, in the folder `merged` of `output_dir`.
+        answers_problems (`str`, *optional*):
+            Held-out problems that the student answers on the way: a file, folder or data set, as in `drp evaluate`.
+        answers_count (`int`, *optional*, defaults to `16`):
+            How many of them, from the first on.
+        answers_every (`int`, *optional*, defaults to `50`):
+            Optimiser steps from one time to the next; they are also answered at the start and at the end.
+        answers_max_tokens (`int`, *optional*, defaults to `1024`):
+            An answer is cut after so many tokens.
     """
 
-    dataset: str = field(metadata={"help": "A folder made by `drp prune`, or the name of a data set."})
-    dataset_config: str | None = field(
-        default=None, metadata={"help": "Configuration of the data set; its default one if not given."}
+    answers_problems: str | None = field(
+        default=None, metadata={"help": "Held-out problems that the student answers on the way."}
     )
-    dataset_split: str = field(default="train", metadata={"help": "Split to train on."})
-    merge: bool = field(default=False, metadata={"help": "Also save the adapter merged into its base."})
-
-
-@dataclass
-class SFTRun:
-    """Everything that made a run, as `run.json` tells it."""
-
-    arguments: dict[str, Any]
-    training: dict[str, Any]
-    model: dict[str, Any]
+    answers_count: int = field(default=16, metadata={"help": "How many of them, from the first on."})
+    answers_every: int = field(default=50, metadata={"help": "Optimiser steps from one time to the next."})
+    answers_max_tokens: int = field(default=1024, metadata={"help": "An answer is cut after so many tokens."})
 
 
 def main(arguments: SFTArguments, training: DRPConfig, model_config: ModelConfig) -> dict[str, Any]:
     """Trains, saves the model with its tokenizer and `run.json` into `training.output_dir`, and prints the figures.
 
+    With `answers_problems`, the curve of tokens and accuracy is printed and drawn into `answers.png`, too.
+
     Returns:
         The figures: `rows`, `trained_tokens` (tokens with a loss, all epochs), `steps`, `loss_first`, `loss_last` and
         `seconds`.
     """
-    check(arguments, training, model_config)
-    dataset = load_rows(arguments)
-    trainer = make_trainer(dataset, training, model_config)
-    trained = trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
-    trainer.save_model(training.output_dir)
-    trainer.save_state()
+    check("sft", arguments, training, model_config)
+    arguments = view_of(arguments, training)
+    trainer = make_trainer(load_rows(arguments), training, model_config)
+    if arguments.answers_problems is not None:
+        add_answers(trainer, arguments)
+    seconds = train_and_save("sft", trainer, arguments, training, model_config)
+    figures = summarize(trainer, seconds)
     if trainer.is_world_process_zero():
-        trainer.create_model_card(model_name=Path(training.output_dir).name)
-        if model_config.use_peft:
-            name_base(training.output_dir, model_config.model_name_or_path)
-        if arguments.merge:
-            save_merged(training.output_dir)
-        record = SFTRun(asdict(arguments), training.to_dict(), asdict(model_config))
-        write_run_info(training.output_dir, "sft", record, inputs=[arguments.dataset, model_config.model_name_or_path])
-    figures = summarize(trainer, trained.metrics["train_runtime"])
-    if trainer.is_world_process_zero():
-        Console().print(figures_table(figures, training.output_dir))
+        titled = {
+            "rows": f"{figures['rows']:,}",
+            "tokens trained": f"{figures['trained_tokens']:,}",
+            "steps": f"{figures['steps']:,}",
+            "first loss": decimals(figures["loss_first"]),
+            "last loss": decimals(figures["loss_last"]),
+            "minutes": decimals(seconds / 60, 1),
+        }
+        Console().print(figures_table(training.output_dir, titled))
+        if arguments.answers_problems is not None:
+            show_answers(trainer, arguments)
     trainer.end()
     return figures
 
 
-def check(arguments: SFTArguments, training: DRPConfig, model_config: ModelConfig) -> None:
-    """Refuses before anything is loaded what could not be done at the end."""
-    if not model_config.model_name_or_path:
-        raise DRPError("Give the student as model_name_or_path: smollm2-embedded, a folder or a name on the Hub.")
-    if arguments.merge and not model_config.use_peft:
-        raise DRPError("merge needs an adapter: set use_peft, or remove merge (a full model is saved as it is).")
-    if training.eval_strategy != "no":
-        raise DRPError("drp sft has no evaluation data: remove eval_strategy and use drp evaluate on the student.")
+def view_of(arguments: SFTArguments, training: DRPConfig) -> SFTArguments:
+    """The arguments with the view of a corpus that the loss is taken over, unless one is named."""
+    if arguments.dataset_config is None and training.loss_scope == "masked-raw":
+        return replace(arguments, dataset_config="masked-raw")
+    return arguments
 
 
-def load_rows(arguments: SFTArguments) -> Dataset:
-    """The rows to train on.
+def add_answers(trainer: DRPTrainer, arguments: SFTArguments) -> None:
+    """Lets the student answer held-out problems on the way."""
+    from drp_hf.answers_callback import AnswersCallback
+    from drp_hf.corpus.reading import read_problems
 
-    Raises:
-        DRPError: no such data set, configuration or split, or it cannot be read.
-    """
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
+    problems = read_problems(arguments.answers_problems)[: arguments.answers_count]
+    trainer.add_callback(
+        AnswersCallback(trainer, problems, arguments.answers_every, max_tokens=arguments.answers_max_tokens)
+    )
 
-    try:
-        return load_dataset(arguments.dataset, arguments.dataset_config, split=arguments.dataset_split)
-    except DRPError:
-        raise
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        cause = " ".join(str(error.__cause__ or error).split())
-        raise DRPError(f"The data set {arguments.dataset} cannot be loaded: {cause}") from error
+
+def show_answers(trainer: DRPTrainer, arguments: SFTArguments) -> None:
+    """Prints the answers' curve as a table and draws it into `answers.png`."""
+    from drp_hf.answers_callback import ACCURACY, FINISHED, TOKENS
+    from drp_hf.plots import answers_curve
+
+    points = [entry for entry in trainer.state.log_history if TOKENS in entry]
+    table = Table("step", "accuracy", "tokens", "ended by itself", title="Held-out answers on the way")
+    for column in table.columns:
+        column.justify = "right"
+    for point in points:
+        table.add_row(str(point["step"]), f"{point[ACCURACY]:.1%}", f"{point[TOKENS]:.1f}", f"{point[FINISHED]:.1%}")
+    Console().print(table)
+    picture = answers_curve(*([point[name] for point in points] for name in ("step", TOKENS, ACCURACY)))
+    (Path(trainer.args.output_dir) / "answers.png").write_bytes(picture)
 
 
 def make_trainer(dataset: Dataset, training: DRPConfig, model_config: ModelConfig) -> DRPTrainer:
-    """The trainer with the student, which may itself be an adapter: that one is merged and a new one put on top."""
-    from trl import get_peft_config, get_quantization_config
+    """The trainer with the student, on which a new adapter is put with `use_peft`."""
+    from trl import get_peft_config
 
     from drp_hf.drp_trainer import DRPTrainer
 
-    quantization = get_quantization_config(model_config)
-    name = model_config.model_name_or_path
-    model, tokenizer = load_model_and_tokenizer(
-        local_model_dir(name) if quantization else name,  # an adapter cannot be merged into quantized weights
-        dtype=model_config.dtype,
-        revision=model_config.model_revision,
-        trust_remote_code=training.trust_remote_code,
-        attn_implementation=model_config.attn_implementation,
-        quantization_config=quantization,
-    )
+    model, tokenizer = load_student(training, model_config)
     return DRPTrainer(
         model=model,
         args=training,
@@ -145,29 +140,11 @@ def make_trainer(dataset: Dataset, training: DRPConfig, model_config: ModelConfi
     )
 
 
-def name_base(folder: str, name: str) -> None:
-    """Writes the base's name, as the user gave it, into the adapter's config.
-
-    PEFT writes the folder that the name was resolved to, which exists on this machine only and, where the base is an
-    adapter itself, leaves that adapter out.
-    """
-    config = Path(folder) / ADAPTER_CONFIG
-    settings = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
-    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def save_merged(folder: str) -> None:
-    """Saves the adapter in `folder` merged into its base, as any other program can load it, in `folder/merged`."""
-    model, tokenizer = load_model_and_tokenizer(folder)
-    model.save_pretrained(Path(folder) / MERGED)
-    tokenizer.save_pretrained(Path(folder) / MERGED)
-
-
 def summarize(trainer: DRPTrainer, seconds: float) -> dict[str, Any]:
     """The figures of a finished training."""
     labels = trainer.train_dataset["labels"]
     trained = sum(label != -100 for row in labels for label in row)
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    losses = logged(trainer, "loss")
     return {
         "rows": len(labels),
         "trained_tokens": round(trained * trainer.state.epoch),
@@ -176,17 +153,6 @@ def summarize(trainer: DRPTrainer, seconds: float) -> dict[str, Any]:
         "loss_last": losses[-1] if losses else None,
         "seconds": seconds,
     }
-
-
-def figures_table(figures: dict[str, Any], output_dir: str) -> Table:
-    """The figures for the terminal."""
-    table = Table(title=f"Student in {output_dir}")
-    for name in ("rows", "tokens trained", "steps", "first loss", "last loss", "minutes"):
-        table.add_column(name, justify="right")
-    losses = [f"{figures[name]:.4f}" if figures[name] is not None else "–" for name in ("loss_first", "loss_last")]
-    counts = [f"{figures[name]:,}" for name in ("rows", "trained_tokens", "steps")]
-    table.add_row(*counts, *losses, f"{figures['seconds'] / 60:.1f}")
-    return table
 
 
 def cli() -> None:
@@ -199,4 +165,4 @@ def cli() -> None:
 
         main(*parse((SFTArguments, DRPConfig, ModelConfig), None, positional="dataset"))
 
-    run(parse_and_train)
+    run(parse_and_train, interrupted=INTERRUPTED)

@@ -3,6 +3,8 @@
 VIEWS = {
     "sft": "Accepted traces for supervised fine-tuning: `prompt` and `completion` as chat messages, and the steps as "
     "character spans of the completion.",
+    "masked-raw": "Accepted traces as they were written, for training that reads the deleted steps and does not learn "
+    "them: as `sft`, with the raw outputs and all steps.",
     "steps": "One row a step of every trace that has steps, accepted or not: its text, skill, action and rewrite.",
     "pairs": "Accepted traces for preference training: the pruned completion is `chosen`, the raw output `rejected`.",
     "raw": "Every row as it was pruned, accepted or not, with the reason.",

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from datasets import Features, List, Value
 
 from drp_hf.pruning import apply_steps, completion_spans
-from drp_hf.records import CORPUS_FEATURES, CorpusRow, render_output
+from drp_hf.records import CORPUS_FEATURES, CorpusRow, Step
 
 MESSAGES = List({"role": Value("string"), "content": Value("string")})
 
+_TRAINED = Features(
+    {
+        "prompt": MESSAGES,
+        "completion": MESSAGES,
+        "steps": List(
+            {
+                "start": Value("int64"),
+                "end": Value("int64"),
+                "skill": Value("string"),
+                "category": Value("string"),
+                "action": Value("string"),
+            }
+        ),
+    }
+)
+
 VIEW_FEATURES = {
-    "sft": Features(
-        {
-            "prompt": MESSAGES,
-            "completion": MESSAGES,
-            "steps": List(
-                {
-                    "start": Value("int64"),
-                    "end": Value("int64"),
-                    "skill": Value("string"),
-                    "category": Value("string"),
-                    "action": Value("string"),
-                }
-            ),
-        }
-    ),
+    "sft": _TRAINED,
+    "masked-raw": _TRAINED,
     "steps": Features(
         {
             "question": Value("string"),
@@ -56,12 +59,20 @@ def view_rows(view: str, rows: Iterable[CorpusRow]) -> Iterator[dict[str, Any]]:
 
 
 def _sft(row: CorpusRow) -> Iterator[dict[str, Any]]:
-    if not row.accepted:
-        return
-    spans = completion_spans(apply_steps(row.reasoning, row.steps).spans)
-    yield {
+    if row.accepted:
+        yield _trained(row, row.completion, apply_steps(row.reasoning, row.steps).spans)
+
+
+def _masked_raw(row: CorpusRow) -> Iterator[dict[str, Any]]:
+    if row.accepted:
+        yield _trained(row, row.trace.output, row.steps)
+
+
+def _trained(row: CorpusRow, completion: str, steps: Sequence[Step]) -> dict[str, Any]:
+    """A row to train on, from a completion and the steps of its reasoning."""
+    return {
         "prompt": _user(row.question),
-        "completion": _assistant(row.completion),
+        "completion": _assistant(completion),
         "steps": [
             {
                 "start": span.start,
@@ -70,7 +81,7 @@ def _sft(row: CorpusRow) -> Iterator[dict[str, Any]]:
                 "category": span.category,
                 "action": span.action.value,
             }
-            for span in spans
+            for span in completion_spans(steps)
         ],
     }
 
@@ -99,7 +110,7 @@ def _pairs(row: CorpusRow) -> Iterator[dict[str, Any]]:
     yield {
         "prompt": _user(row.question),
         "chosen": _assistant(row.completion),
-        "rejected": _assistant(render_output(row.reasoning, row.response)),
+        "rejected": _assistant(row.trace.output),
     }
 
 
@@ -117,6 +128,7 @@ def _assistant(text: str) -> list[dict[str, str]]:
 
 _VIEWS: dict[str, Callable[[CorpusRow], Iterator[dict[str, Any]]]] = {
     "sft": _sft,
+    "masked-raw": _masked_raw,
     "steps": _steps,
     "pairs": _pairs,
     "raw": _raw,

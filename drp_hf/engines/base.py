@@ -86,14 +86,7 @@ class Engine(ABC):
         Raises:
             DRPError: a question leaves no room in the model's context.
         """
-        rendered = [render_prompt(self.tokenizer, question) for question in questions]
-        prompts = self.tokenizer(rendered, add_special_tokens=False)["input_ids"] if rendered else []
-        for question, prompt in zip(questions, prompts, strict=True):
-            if len(prompt) >= self.context_length:
-                raise DRPError(
-                    f"The question {question[:40]!r}… has {len(prompt)} tokens, leaving no room in the context of "
-                    f"{self.name} ({self.context_length}): remove it."
-                )
+        rendered, prompts = self.encode(questions)
         seeds = [sampling.seed + i for i in range(len(prompts))] if seeds is None else seeds
         with tqdm(total=len(prompts), desc="generate", unit="answer", disable=not prompts) as progress:
             written = 0
@@ -102,6 +95,22 @@ class Engine(ABC):
                 progress.set_postfix_str(f"{written / (progress.format_dict['elapsed'] + 1e-9):.0f} tokens/s")
                 progress.update()
                 yield index, self._completion(rendered[index], ids)
+
+    def encode(self, questions: Sequence[str]) -> tuple[list[str], list[list[int]]]:
+        """The prompts of questions, as text and as token ids.
+
+        Raises:
+            DRPError: a question leaves no room in the model's context.
+        """
+        rendered = [render_prompt(self.tokenizer, question) for question in questions]
+        prompts = self.tokenizer(rendered, add_special_tokens=False)["input_ids"] if rendered else []
+        for question, prompt in zip(questions, prompts, strict=True):
+            if len(prompt) >= self.context_length:
+                raise DRPError(
+                    f"The question {question[:40]!r}… has {len(prompt)} tokens, leaving no room in the context of "
+                    f"{self.name} ({self.context_length}): remove it."
+                )
+        return rendered, prompts
 
     @abstractmethod
     def _generate_ids(

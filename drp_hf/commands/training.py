@@ -1,0 +1,231 @@
+"""What the commands that train share: rows and a student in; a trained student, its card and its account out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from drp_hf.errors import DRPError
+from drp_hf.models import adapter_chain, load_model_and_tokenizer, local_model_dir
+from drp_hf.provenance import write_run_info
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+    from trl import ModelConfig
+
+MERGED = "merged"
+TRAINER_STATE_NAME = "trainer_state.json"
+"""What a checkpoint's folder gets last."""
+INTERRUPTED = "interrupted: the checkpoints are kept, and with --resume_from_checkpoint true the same command goes on."
+
+
+@dataclass
+class StudentArguments:
+    """
+    Arguments of the commands that train, beside those of the trainer and of [`~trl.ModelConfig`].
+
+    Parameters:
+        > Parameters that control the data
+
+        dataset (`str`):
+            A folder made by `drp prune`, or the name of a data set.
+        dataset_config (`str`, *optional*):
+            Configuration of the data set; its default one (for a corpus `sft`) if not given.
+        dataset_split (`str`, *optional*, defaults to `"train"`):
+            Split to train on.
+
+        > Parameters that control what is saved
+
+        merge (`bool`, *optional*, defaults to `False`):
+            Also save the adapter merged into its base, in the folder `merged` of `output_dir`.
+    """
+
+    dataset: str = field(metadata={"help": "A folder made by `drp prune`, or the name of a data set."})
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Configuration of the data set; its default one if not given."}
+    )
+    dataset_split: str = field(default="train", metadata={"help": "Split to train on."})
+    merge: bool = field(default=False, metadata={"help": "Also save the adapter merged into its base."})
+
+
+@dataclass
+class StudentRun:
+    """Everything that made a run, as `run.json` tells it."""
+
+    arguments: dict[str, Any]
+    training: dict[str, Any]
+    model: dict[str, Any]
+
+
+def check(stage: str, arguments: StudentArguments, training: TrainingArguments, model_config: ModelConfig) -> None:
+    """Refuses before anything is loaded what could not be done at the end."""
+    if not model_config.model_name_or_path:
+        raise DRPError("Give the student as model_name_or_path: smollm2-embedded, a folder or a name on the Hub.")
+    if arguments.merge and not model_config.use_peft:
+        raise DRPError("merge needs an adapter: set use_peft, or remove merge (a full model is saved as it is).")
+    if training.eval_strategy != "no":
+        raise DRPError(
+            f"drp {stage} has no evaluation data: remove eval_strategy and use drp evaluate on the student."
+        )
+
+
+def load_rows(arguments: StudentArguments) -> Dataset:
+    """The rows to train on.
+
+    Raises:
+        DRPError: no such data set, configuration or split, or it cannot be read.
+    """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        return load_dataset(arguments.dataset, arguments.dataset_config, split=arguments.dataset_split)
+    except DRPError:
+        raise
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        cause = " ".join(str(error.__cause__ or error).split())
+        raise DRPError(f"The data set {arguments.dataset} cannot be loaded: {cause}") from error
+
+
+def load_student(
+    training: TrainingArguments, model_config: ModelConfig
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The student, which may itself be an adapter (that one is merged), and its tokenizer."""
+    from trl import get_quantization_config
+
+    quantization = get_quantization_config(model_config)
+    name = model_config.model_name_or_path
+    # An adapter can be merged neither into weights that are cut nor into quantized ones.
+    is_adapter = bool(adapter_chain(name)[1])
+    with uncut(training) if is_adapter else nullcontext():
+        model, tokenizer = load_model_and_tokenizer(
+            local_model_dir(name) if quantization else name,
+            dtype=model_config.dtype,
+            revision=model_config.model_revision,
+            trust_remote_code=training.trust_remote_code,
+            attn_implementation=model_config.attn_implementation,
+            quantization_config=quantization,
+        )
+    if not (model_config.use_peft or quantization):
+        model.requires_grad_(True)  # an adapter leaves the base frozen that it is merged into
+    return model, tokenizer
+
+
+def train_and_save(
+    stage: str,
+    trainer: Trainer,
+    arguments: StudentArguments,
+    training: TrainingArguments,
+    model_config: ModelConfig,
+) -> float:
+    """Trains, and saves the model with its tokenizer, its card and `run.json` into `training.output_dir`.
+
+    Returns:
+        How many seconds the training took.
+    """
+    name_base(trainer, model_config)
+    trained = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    trainer.save_model(training.output_dir)
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        trainer.create_model_card(model_name=Path(training.output_dir).name)
+        if arguments.merge:
+            with uncut(training):
+                save_merged(training.output_dir)
+        record = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config))
+        write_run_info(training.output_dir, stage, record, inputs=[arguments.dataset, model_config.model_name_or_path])
+    return trained.metrics["train_runtime"]
+
+
+@contextmanager
+def uncut(training: TrainingArguments) -> Iterator[None]:
+    """Within, models are loaded whole: DeepSpeed's ZeRO-3 would cut them, on all devices at the same time."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    if training.deepspeed_plugin is None:
+        yield
+        return
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        training.deepspeed_plugin.set_deepspeed_weakref()
+
+
+def name_base(trainer: Trainer, model_config: ModelConfig) -> None:
+    """Makes every checkpoint's adapter name its base as the user gave it.
+
+    PEFT would write the folder that the name was resolved to, which exists on this machine only and, where the base is
+    an adapter itself, leaves that adapter out.
+    """
+    if model_config.use_peft:
+        for config in trainer.model.peft_config.values():
+            config.base_model_name_or_path = model_config.model_name_or_path
+
+
+def checkpoint_to_resume(training: TrainingArguments) -> str | None:
+    """The checkpoint that `resume_from_checkpoint` means: a path, or `true` for the last complete one, if any.
+
+    Raises:
+        DRPError: there is no checkpoint at the path, or it is not complete.
+    """
+    asked = str(training.resume_from_checkpoint or "false")
+    if asked.lower() == "false":
+        return None
+    if asked.lower() == "true":
+        last = last_complete_checkpoint(training.output_dir)
+        return str(last) if last else None
+    if not is_complete(Path(asked)):
+        raise DRPError(
+            f"{asked} is no complete checkpoint ({TRAINER_STATE_NAME} or the optimiser's state is missing or cut "
+            "off): give another one, or --resume_from_checkpoint true for the last complete one."
+        )
+    return asked
+
+
+def last_complete_checkpoint(folder: str | Path) -> Path | None:
+    """The newest complete checkpoint in a training's output folder."""
+    numbered = {int(path.name.rpartition("-")[2]): path for path in Path(folder).glob("checkpoint-*[0-9]")}
+    return next((numbered[step] for step in sorted(numbered, reverse=True) if is_complete(numbered[step])), None)
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a training can go on from a checkpoint: its state, written last, and an optimiser's are there."""
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return any(any(checkpoint.glob(pattern)) for pattern in ("*optimizer*", "global_step*"))  # the latter DeepSpeed's
+
+
+def save_merged(folder: str) -> None:
+    """Saves the adapter in `folder` merged into its base, as any other program can load it, in `folder/merged`."""
+    model, tokenizer = load_model_and_tokenizer(folder)
+    model.save_pretrained(Path(folder) / MERGED)
+    tokenizer.save_pretrained(Path(folder) / MERGED)
+
+
+def logged(trainer: Trainer, name: str) -> list[float]:
+    """Every value of a metric that the trainer has logged, in order."""
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+def figures_table(output_dir: str, figures: dict[str, str]) -> Table:
+    """Figures of a finished training for the terminal, by their titles."""
+    table = Table(title=f"Student in {output_dir}")
+    for name in figures:
+        table.add_column(name, justify="right")
+    table.add_row(*figures.values())
+    return table
+
+
+def decimals(value: float | None, digits: int = 4) -> str:
+    """A figure for the terminal; a dash where nothing was logged."""
+    return "–" if value is None else f"{value:.{digits}f}"

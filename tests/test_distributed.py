@@ -1,0 +1,156 @@
+"""Training on two processes gives what one process gives with the same rows a step; on the CPU, over gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from trl import ModelConfig
+
+from drp_hf.commands.sft import SFTArguments, main
+from drp_hf.drp_config import DRPConfig
+from drp_hf.embedded import resolve
+from drp_hf.records import final_response, render_output
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "recipes" / "accelerate_configs"
+SETTINGS = {
+    "action_weights": {"MERGE": 0.5},
+    "max_steps": 2,
+    "learning_rate": 1e-2,
+    "logging_steps": 1,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+
+LORA = {"use_peft": True, "lora_target_modules": "all-linear", "lora_dropout": 0.0, "merge": True}
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("student")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    tokens = {"vocab_size": 49152, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    LlamaForCausalLM(LlamaConfig(**sizes, **tokens, tie_word_embeddings=True)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(resolve("smollm2-embedded")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Rows of very different length, so that a mean over devices would differ from a mean over tokens."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for i in range(16):
+        kept, merged = f"{i} + 1 = {i + 1}.", f" So {i} and one are {i + 1}." * (1 + i % 5)
+        content = render_output(kept + merged, final_response(str(i + 1)))
+        steps = [
+            {"start": content.index(text), "end": content.index(text) + len(text), "skill": "adding", "action": action}
+            for text, action in ((kept, "KEEP"), (merged, "MERGE"))
+        ]
+        prompt = [{"role": "user", "content": f"What is {i} + 1?"}]
+        rows.append({"prompt": prompt, "completion": [{"role": "assistant", "content": content}], "steps": steps})
+    Dataset.from_list(rows).to_parquet(folder / "train.parquet")
+    return folder
+
+
+def train_alone(output_dir, student, corpus, merge=False, **model):
+    training = DRPConfig(output_dir=str(output_dir), per_device_train_batch_size=8, use_cpu=True, **SETTINGS)
+    main(SFTArguments(str(corpus), merge=merge), training, ModelConfig(model_name_or_path=str(student), **model))
+    return output_dir
+
+
+@pytest.fixture(scope="module")
+def one_process(student, corpus, tmp_path_factory):
+    return train_alone(tmp_path_factory.mktemp("one"), student, corpus)
+
+
+@pytest.fixture(scope="module")
+def adapter(student, tmp_path_factory):
+    """A student that is an adapter itself."""
+    folder = tmp_path_factory.mktemp("adapter")
+    torch.manual_seed(1)
+    lora = LoraConfig(target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(student), lora).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_process_on_adapter(adapter, corpus, tmp_path_factory):
+    return train_alone(tmp_path_factory.mktemp("one_on_adapter"), adapter, corpus, **LORA)
+
+
+def logged(folder, name):
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry[name] for entry in history if name in entry]
+
+
+def launch(config, output_dir, student, corpus, **more):
+    """Runs the recipe with one of the shipped configs, changed only to two processes on the CPU."""
+    settings = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
+    local = output_dir / "accelerate.yaml"
+    local.write_text(yaml.safe_dump({**settings, "mixed_precision": "no", "use_cpu": True}))
+    recipe = output_dir / "sft.yaml"
+    paths = {"dataset": str(corpus), "model_name_or_path": str(student), "output_dir": str(output_dir)}
+    batches = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    recipe.write_text(yaml.safe_dump({**SETTINGS, **paths, **batches, **more}))
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(local)]
+    command += ["--num_processes", "2", "--main_process_port", "0", "recipes/sft.py", "--config", str(recipe)]
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "DS_ACCELERATOR": "cpu"}
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((output_dir / "trainer_state.json").read_text())["epoch"] == 1  # two processes shared the rows
+
+
+def assert_same(folder, expected, weights):
+    assert len(logged(expected, "loss")) == 2
+    assert logged(folder, "loss") == pytest.approx(logged(expected, "loss"), rel=1e-5)
+    assert logged(folder, "grad_norm") == pytest.approx(logged(expected, "grad_norm"), rel=1e-4)
+    saved = load_file(folder / weights)
+    for name, weight in load_file(expected / weights).items():
+        torch.testing.assert_close(saved[name], weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["cpu", "multi_gpu", "fsdp2", "zero3"])
+def test_two_processes_train_what_one_trains(config, one_process, student, corpus, tmp_path):
+    if config == "zero3":
+        pytest.importorskip("deepspeed")
+    launch(config, tmp_path, student, corpus)
+    assert_same(tmp_path, one_process, "model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["fsdp2", "zero3"])
+def test_an_adapter_on_an_adapter_is_merged(config, one_process_on_adapter, adapter, corpus, tmp_path):
+    if config == "zero3":
+        pytest.importorskip("deepspeed")
+    launch(config, tmp_path, adapter, corpus, **LORA)
+    assert_same(tmp_path, one_process_on_adapter, "merged/model.safetensors")
+
+
+def test_the_configs_are_for_one_machine():
+    files = sorted(CONFIGS.glob("*.yaml"))
+    assert [path.stem for path in files] == ["cpu", "fsdp2", "multi_gpu", "zero3"]
+    for path in files:
+        settings = yaml.safe_load(path.read_text())
+        gpus = path.stem != "cpu"
+        assert path.read_text().startswith(
+            f"# accelerate launch --config_file recipes/accelerate_configs/{path.name} "
+        )
+        assert settings["num_machines"] == 1 and settings["num_processes"] == (8 if gpus else 2)
+        assert settings["mixed_precision"] == ("bf16" if gpus else "no") and settings["use_cpu"] is not gpus

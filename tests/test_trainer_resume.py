@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.trainer_resume import TRAININGS, Training, results, run_apart, survives
+from drp_hf.commands.training import checkpoint_to_resume, last_complete_checkpoint
+from drp_hf.drp_config import DRPConfig
+from drp_hf.errors import DRPError
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run_apart(Training(), folder)
+    return folder
+
+
+# Checkpoints are made every 3 steps, an epoch has 10.
+@pytest.mark.parametrize(
+    "kills",
+    [
+        [(2, None), (5, None), (13, None)],
+        [(9, None), (10, None), (20, None)],
+        [(6, "model"), (7, None), (12, "optimizer")],
+    ],
+    ids=["between checkpoints", "at a checkpoint and at an epoch's end", "while saving"],
+)
+def test_a_killed_training_ends_with_the_same_weights(undisturbed, tmp_path, kills):
+    for step, stage in kills:
+        run_apart(Training(), tmp_path, step, stage)
+    run_apart(Training(), tmp_path)
+    weights, losses = results(tmp_path)
+    expected_weights, expected_losses = results(undisturbed)
+    assert weights == expected_weights
+    assert losses == expected_losses and len(losses) == Training.STEPS
+
+
+def test_a_kill_while_saving_leaves_an_incomplete_checkpoint(tmp_path):
+    run_apart(Training(), tmp_path, 6, "optimizer")
+    assert (tmp_path / "checkpoint-6" / "optimizer.pt").exists()
+    assert last_complete_checkpoint(tmp_path).name == "checkpoint-3"
+
+
+def test_other_training_has_other_weights(undisturbed, tmp_path):
+    run_apart(Training({"seed": 1}), tmp_path)
+    assert results(tmp_path)[0] != results(undisturbed)[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LoRA, grouped by length",
+        "LoRA, packing",
+        pytest.param("LoRA, a stream of rows", marks=pytest.mark.slow),
+        pytest.param("all weights", marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_training_of_another_kind(name, tmp_path):
+    assert survives(Training(**TRAININGS[name]), tmp_path, [(14, None)])
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    for step in (3, 12, 6):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").touch()
+    return tmp_path
+
+
+def test_the_last_complete_checkpoint(checkpoints):
+    assert last_complete_checkpoint(checkpoints).name == "checkpoint-12"
+    state = checkpoints / "checkpoint-12" / "trainer_state.json"
+    state.write_text(state.read_text()[:-5])
+    assert last_complete_checkpoint(checkpoints).name == "checkpoint-6"
+    (checkpoints / "checkpoint-6" / "optimizer.pt").unlink()  # as with save_only_model
+    assert last_complete_checkpoint(checkpoints).name == "checkpoint-3"
+
+
+def test_no_checkpoint(tmp_path):
+    assert last_complete_checkpoint(tmp_path) is None
+    assert last_complete_checkpoint(Path("nowhere")) is None
+
+
+def test_what_resume_from_checkpoint_means(checkpoints, tmp_path_factory):
+    def resumed(value, folder=checkpoints):
+        return checkpoint_to_resume(DRPConfig(output_dir=str(folder), resume_from_checkpoint=value, report_to="none"))
+
+    assert resumed(None) is None and resumed("false") is None
+    assert resumed("true") == str(checkpoints / "checkpoint-12")
+    assert resumed("true", tmp_path_factory.mktemp("empty")) is None  # the first start of a job that may be stopped
+    assert resumed(str(checkpoints / "checkpoint-3")) == str(checkpoints / "checkpoint-3")
+    with pytest.raises(DRPError, match="checkpoint-4 is no complete checkpoint .trainer_state.json or the optimi"):
+        resumed(str(checkpoints / "checkpoint-4"))
