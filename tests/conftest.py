@@ -32,3 +32,20 @@ def smollm2_tokenizer():
     from drp_hf.models import load_tokenizer
 
     return load_tokenizer("smollm2-embedded")
+
+
+@pytest.fixture(scope="session")
+def student(tmp_path_factory) -> Path:
+    """A folder with a two-layer Llama of random weights and the embedded model's tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from drp_hf.models import load_tokenizer
+
+    folder = tmp_path_factory.mktemp("student")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    tokens = {"vocab_size": 49152, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+    LlamaForCausalLM(LlamaConfig(**sizes, **tokens, tie_word_embeddings=True)).save_pretrained(folder)
+    load_tokenizer("smollm2-embedded").save_pretrained(folder)
+    return folder

@@ -12,12 +12,11 @@ import yaml
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 from trl import ModelConfig
 
 from drp_hf.commands.sft import SFTArguments, main
 from drp_hf.drp_config import DRPConfig
-from drp_hf.embedded import resolve
 from drp_hf.records import final_response, render_output
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,17 +34,6 @@ SETTINGS = {
 }
 
 LORA = {"use_peft": True, "lora_target_modules": "all-linear", "lora_dropout": 0.0, "merge": True}
-
-
-@pytest.fixture(scope="module")
-def student(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("student")
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    tokens = {"vocab_size": 49152, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
-    LlamaForCausalLM(LlamaConfig(**sizes, **tokens, tie_word_embeddings=True)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(resolve("smollm2-embedded")).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
