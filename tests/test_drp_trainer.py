@@ -306,6 +306,14 @@ def test_streams_are_packed(train, rows):
     assert_identical(found, expected)
 
 
+def test_packing_does_not_count_what_begins_a_row(train, rows):
+    """Nothing predicts a row's first token, also where it stands within a packed sequence."""
+    settings = {"action_weights": MIXED, "completion_only_loss": False, "max_steps": 1, "learning_rate": 0.0}
+    expected = train(DRPTrainer, rows, per_device_train_batch_size=6, **settings)[0]
+    packed = train(DRPTrainer, rows, packing=True, max_length=128, per_device_train_batch_size=6, **settings)[0]
+    assert packed == pytest.approx(expected, rel=1e-6)
+
+
 def test_compiled_models_are_trained_alike(train, rows):
     settings = {"action_weights": MIXED, "max_steps": 1}
     compiled = train(DRPTrainer, rows, torch_compile=True, torch_compile_backend="aot_eager", **settings)
