@@ -5,9 +5,10 @@ TORCH ?= torch==2.13.0
 SEED ?= 0
 RUN ?= runs/quickstart$(if $(filter-out 0,$(SEED)),-$(SEED))
 
-TRACES ?= ../shared/data/traces/gsm8k_test__deepseek-r1.jsonl
+DATA ?= ../shared/data
+TRACES ?= $(DATA)/traces/gsm8k_test__deepseek-r1.jsonl
 
-.PHONY: quickstart test bench-teachers bench-trainer clean
+.PHONY: quickstart test bench-teachers bench-trainer bench-eval clean
 
 # The whole pipeline on the embedded default; report in runs/quickstart/report.html, of SEED=1 in runs/quickstart-1.
 quickstart: $(VENV)/installed
@@ -32,6 +33,16 @@ bench-trainer: $(VENV)/installed
 	$(BIN)/python benchmarks/trainer.py
 	$(BIN)/python benchmarks/trainer_invariance.py
 	$(BIN)/python benchmarks/trainer_resume.py
+
+# Whether evaluation can be trusted: answers checked, speed, memory, engines; DATA is a folder with traces/*.jsonl.
+bench-eval: $(VENV)/installed
+	$(BIN)/python benchmarks/eval_grading.py $(DATA)/traces
+	$(BIN)/python benchmarks/eval_hostile.py
+	$(BIN)/python benchmarks/eval_speed.py
+	$(BIN)/python benchmarks/eval_memory.py
+	$(BIN)/python -c "import vllm" 2>/dev/null || .ci/setup_vllm $(VENV)
+	$(BIN)/python benchmarks/eval_engines.py
+	$(BIN)/python benchmarks/eval_overhead.py
 
 # torch comes first, so that no other package chooses its build; an installed one (2.6 or newer) is kept.
 $(VENV)/installed: pyproject.toml

@@ -530,10 +530,23 @@ def _value(text: str) -> Fraction | None:
     return -value if match[1] else value
 
 
+def _times(answer: str) -> set[Fraction]:
+    """What gold without a unit may say of a full hour ("2:00 pm") or of hours and minutes that are no whole hours."""
+    if full := re.match(r"(\d{1,2}):00(?!\d)", answer):
+        return {Fraction(full[1])}
+    lasted = re.match(
+        r"(\d+(?:\.\d+)?)\W*(?:text\W*)?hours?(?:\W*and)?(?:\W*(\d+)\W*(?:text\W*)?minutes?)?\W*$", answer
+    )
+    hours = Fraction(lasted[1]) + Fraction(lasted[2] or 0) / 60 if lasted else Fraction(0)
+    return {hours, hours * 60} if hours.denominator > 1 else set()
+
+
 def _equal(gold: str, answer: str) -> bool:
     from math_verify import parse, verify
 
     a, b = _value(gold), _value(answer)
+    if a is not None and a in _times(answer):
+        return True
     if a is not None and b is not None:
         return a == b or abs(a - b) <= abs(a) / 10**6
     if re.sub(r"\\text\s*\{([^{}]*)\}|\s", r"\1", gold) == re.sub(r"\\text\s*\{([^{}]*)\}|\s", r"\1", answer):

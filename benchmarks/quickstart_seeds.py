@@ -10,13 +10,16 @@ from 10,000 paired bootstrap resamples of the questions.
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table, box
 
-from drp_hf.evaluations import Evaluation, align, figures, read_evaluation
+from drp_hf.evaluations import align, read_evaluation
+from drp_hf.figures import ScoreTable, figures
 
 
 def main() -> None:
@@ -27,27 +30,33 @@ def main() -> None:
     table = Table("run", "questions", "tokens", "saved", "accuracy", "gained (points)", box=box.MARKDOWN)
     befores, afters = [], []
     for folder in folders:
-        befores.append(read_evaluation(folder / "before"))
-        afters.append(align(read_evaluation(folder / "after"), befores[-1]))
+        before, after = (read_evaluation(folder / name).benchmarks["test"] for name in ("before", "after"))
+        befores.append(before.table)
+        afters.append(align(after, before).table)
         table.add_row(folder.name, *measures(befores[-1], afters[-1]))
     table.add_row("all", *measures(joined(befores), joined(afters)))
     Console(soft_wrap=True).print(table)
 
 
-def joined(evaluations: list[Evaluation]) -> Evaluation:
-    """Several evaluations on different questions as one."""
-    return replace(evaluations[0], answers=[row for evaluation in evaluations for row in evaluation.answers])
+def joined(tables: Sequence[ScoreTable]) -> ScoreTable:
+    """The answers to different questions in one table."""
+    columns = {
+        field.name: np.concatenate([getattr(table, field.name) for table in tables]) for field in fields(ScoreTable)
+    }
+    firsts = np.cumsum([0, *(table.n_questions for table in tables[:-1])])
+    columns["question"] = np.concatenate([table.question + first for table, first in zip(tables, firsts, strict=True)])
+    return ScoreTable(**columns)
 
 
-def measures(before: Evaluation, after: Evaluation) -> list[str]:
-    old, new = figures([before]), figures([after], before)
-    saved, gained = new["token_reduction_interval"], new["delta_accuracy_interval"]
+def measures(before: ScoreTable, after: ScoreTable) -> list[str]:
+    found = figures(after, before)
+    saved, gained = found["token_reduction_interval"], found["delta_accuracy_interval"]
     return [
-        str(len(before.answers)),
-        f"{old['mean_tokens']:.0f} → {new['mean_tokens']:.0f}",
-        f"{new['token_reduction']:.1%} ({saved[0]:.1%} to {saved[1]:.1%})",
-        f"{old['accuracy']:.1%} → {new['accuracy']:.1%}",
-        f"{100 * new['delta_accuracy']:+.1f} ({100 * gained[0]:+.1f} to {100 * gained[1]:+.1f})",
+        str(found["n_questions"]),
+        f"{found['baseline_mean_tokens']:.0f} → {found['mean_tokens']:.0f}",
+        f"{found['token_reduction']:.1%} ({saved[0]:.1%} to {saved[1]:.1%})",
+        f"{found['baseline_accuracy']:.1%} → {found['accuracy']:.1%}",
+        f"{100 * found['delta_accuracy']:+.1f} ({100 * gained[0]:+.1f} to {100 * gained[1]:+.1f})",
     ]
 
 

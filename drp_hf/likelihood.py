@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.nn.functional import cross_entropy
 
-from drp_hf.engines.base import PREFILLED_THINK, render_prompt
+from drp_hf.engines.base import after_prefill, render_prompt
 from drp_hf.models import load_model_and_tokenizer
-from drp_hf.records import THINK_OPEN
 
 POSITIONS = 512
 """Positions whose logits over the whole vocabulary are held at the same time, in float32."""
@@ -75,7 +74,7 @@ class Likelihood:
         if not pairs:
             return []
         prompts = [render_prompt(self.tokenizer, question) for question, _ in pairs]
-        completions = [_after_prefill(prompt, text) for prompt, (_, text) in zip(prompts, pairs, strict=True)]
+        completions = [after_prefill(prompt, text) for prompt, (_, text) in zip(prompts, pairs, strict=True)]
         kwargs = {"add_special_tokens": False, "return_attention_mask": False}
         encoded = []
         for prompt, completion in zip(
@@ -130,13 +129,3 @@ class Likelihood:
         plain = head(states)
         same = plain.shape == logits.shape and torch.allclose(plain.float(), logits.float(), rtol=1e-4, atol=1e-6)
         return head if same else None
-
-
-def _after_prefill(prompt: str, completion: str) -> str:
-    """What is left of the completion after a think tag that the prompt already ends with."""
-    prefilled = PREFILLED_THINK.search(prompt)
-    if prefilled is None:
-        return completion
-    if completion.startswith(prefilled.group()):
-        return completion[prefilled.end() - prefilled.start() :]
-    return completion.removeprefix(THINK_OPEN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -120,15 +121,54 @@ def model_identity(name: str) -> list[str]:
     return [fingerprint(part) if Path(part).exists() else part for part in [base, *adapters]]
 
 
-def local_model_dir(name: str) -> str:
-    """A name that any other program can load: adapters are merged once into a plain model in the cache.
+def parameter_count(name: str) -> int | None:
+    """The number of a model's parameters, from the headers of its weight files; adapters, once merged, add none.
 
     Args:
         name: as in [`adapter_chain`].
 
     Returns:
+        The number; None where no safetensors files of it lie on this machine, or its weights are quantised.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from safetensors import safe_open
+
+    base, _ = adapter_chain(name)
+    try:
+        folder = Path(base if Path(base).is_dir() else snapshot_download(base, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    config, files = folder / "config.json", sorted(folder.glob("model*.safetensors"))
+    if not files or not config.is_file() or "quantization_config" in json.loads(config.read_text(encoding="utf-8")):
+        return None
+    count = 0
+    for file in files:
+        with safe_open(file, "numpy") as weights:
+            count += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())
+    return count
+
+
+def cpu_dtype() -> str:
+    """The kind of weights that is fastest on this CPU: bfloat16 where it has matrix units for it (AMX), else float32.
+
+    Without such units a product of bfloat16 matrices can take fifty times as long as one of float32.
+    """
+    import torch
+
+    return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
+
+
+def local_model_dir(name: str, dtype: str = "auto") -> str:
+    """A name that any other program can load: adapters are merged once into a plain model in the cache.
+
+    Args:
+        name: as in [`adapter_chain`].
+        dtype: of a merged model's weights; `"auto"` takes the plain model's own.
+
+    Returns:
         The folder or Hub name of a plain model with its tokenizer. For an adapter, a folder below
-        [`~drp_hf.embedded.cache_dir`] that is keyed by the content of the adapters and the name of the base.
+        [`~drp_hf.embedded.cache_dir`] that is keyed by the content of the adapters, the name of the base and `dtype`.
     """
     base, adapters = adapter_chain(name)
     if not adapters:
@@ -140,10 +180,10 @@ def local_model_dir(name: str) -> str:
         for pattern in ("adapter_*", "*token*", "*.jinja")
         for file in sorted(Path(folder).glob(pattern))
     ]
-    key = hashlib.sha256("\n".join([base, *map(fingerprint, decisive)]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([base, dtype, *map(fingerprint, decisive)]).encode()).hexdigest()[:16]
     target = cache_dir() / f"merged-{key}"
     if not (target / "config.json").exists():
-        model, tokenizer = load_model_and_tokenizer(name)
+        model, tokenizer = load_model_and_tokenizer(name, dtype)
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
@@ -152,6 +192,24 @@ def local_model_dir(name: str) -> str:
         except OSError:  # another process was first
             shutil.rmtree(partial)
     return str(target)
+
+
+def served_parts(name: str, dtype: str = "auto") -> tuple[str, str | None]:
+    """A model for a program that can put one adapter on a plain model by itself.
+
+    Args:
+        name: as in [`adapter_chain`].
+        dtype: as in [`local_model_dir`].
+
+    Returns:
+        The plain model, into which all adapters but the topmost are merged, and the topmost one's folder; None where
+        there is none.
+    """
+    base, adapters = adapter_chain(name)
+    if not adapters:
+        return base, None
+    plain = local_model_dir(adapters[-2], dtype) if len(adapters) > 1 else base
+    return plain, str(_adapter_config(adapters[-1]).parent)
 
 
 def _adapter_config(name: str) -> Path | None:

@@ -63,6 +63,12 @@ def spelled(text: str) -> set[str]:
     return {str(_value(match)) for match in _WORDS.findall(text.lower())}
 
 
+def leading(text: str) -> tuple[int, str] | None:
+    """The number in words with which a text begins, and what follows it; None where it does not begin with one."""
+    match = _WORDS.match(text.lower())
+    return (_value(match[0]), text[match.end() :]) if match else None
+
+
 def suggested(text: str) -> set[str]:
     """What `named` finds, and the numbers that words such as "twice", "half" or "dozen" stand for."""
     words = set(_NAME.findall(text.lower()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -38,14 +38,28 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_run_info(output_dir: str | Path, stage: str, config: Any, inputs: Iterable[str | Path] = ()) -> None:
-    """Writes `run.json`: stage, config (a dataclass), versions and a fingerprint of every existing input path."""
+def write_run_info(
+    output_dir: str | Path,
+    stage: str,
+    config: Any,
+    inputs: Iterable[str | Path] = (),
+    fingerprints: Mapping[str, str] | None = None,
+) -> None:
+    """Writes `run.json`: stage, config, versions and what the run was made from.
+
+    Args:
+        output_dir: the run's folder.
+        stage: the command.
+        config: its config dataclass.
+        inputs: files and folders it read; those that exist get a fingerprint.
+        fingerprints: of inputs by name, where they are known: of the rows of a data set.
+    """
     info = {
         "stage": stage,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": asdict(config),
         "versions": versions(),
-        "inputs": {str(path): fingerprint(path) for path in inputs if Path(path).exists()},
+        "inputs": (fingerprints or {}) | {str(path): fingerprint(path) for path in inputs if Path(path).exists()},
     }
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)

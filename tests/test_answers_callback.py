@@ -137,7 +137,7 @@ def begin(trainer, callback):
 
 
 def completions(callback):
-    return dict(callback.student.complete(callback.rendered, callback.prompts, callback.sampling))
+    return dict(callback.student.complete(callback.openings, callback.prompts, callback.sampling))
 
 
 def curve(trainer):

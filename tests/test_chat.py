@@ -15,12 +15,12 @@ import pytest
 from benchmarks.chat_server import ChatServer
 from benchmarks.rule_teacher import answer
 from benchmarks.teachers_faults import contents, measure
+from drp_hf import servers
 from drp_hf.commands import prune
 from drp_hf.commands.prune import REPLIES, PruneConfig, main
 from drp_hf.errors import DRPError
 from drp_hf.problems import generate
 from drp_hf.store import RowStore
-from drp_hf.teachers import chat
 from drp_hf.verbose_traces import verbose_trace
 
 KEY = "sk-secret-0123456789abcdef"
@@ -29,7 +29,7 @@ KEY = "sk-secret-0123456789abcdef"
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr(chat, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(servers, "FIRST_DELAY", 0.01)
 
 
 @pytest.fixture

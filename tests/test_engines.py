@@ -2,12 +2,22 @@ import importlib.util
 
 import pytest
 import torch
-from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM, TopPLogitsWarper
+from peft import IA3Config, LoraConfig
+from test_rendering import FAMILIES, QWQ, shipped, with_template
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    ContinuousBatchingConfig,
+    MistralConfig,
+    MistralForCausalLM,
+    TopPLogitsWarper,
+)
 
 from drp_hf.embedded import resolve
-from drp_hf.engines import Sampling, make_engine, render_prompt
-from drp_hf.engines.base import stop_ids
+from drp_hf.engines import Completion, Sampling, make_engine, render_prompt
+from drp_hf.engines.base import stop_ids, usable_context
 from drp_hf.engines.transformers import TransformersEngine, _choose, _nucleus, _Row
+from drp_hf.engines.vllm import _rank_limit, why_merged
 from drp_hf.errors import DRPError
 
 QUESTIONS = [
@@ -41,6 +51,15 @@ def test_greedy_equals_generate(engine, greedy):
         assert greedy[index].text == engine.tokenizer.decode(ids[: len(ids) - stopped])
         assert greedy[index].n_tokens == len(ids)
         assert greedy[index].finished == stopped
+
+
+def test_transformers_own_batching_writes_the_same(engine, monkeypatch):
+    sampling = Sampling(12)
+    expected = dict(engine.generate(QUESTIONS[:3], sampling))
+    monkeypatch.setattr(engine, "paged", True)  # as on a GPU
+    sizes = {"max_requests_per_batch": 2, "num_blocks": 8, "max_batch_tokens": 64}
+    monkeypatch.setattr(engine, "paging", ContinuousBatchingConfig(**sizes))
+    assert dict(engine.generate(QUESTIONS[:3], sampling)) == expected
 
 
 def test_short_answers_finish_and_long_ones_are_cut(greedy):
@@ -109,6 +128,28 @@ def test_a_prefilled_think_tag_belongs_to_the_output(engine, monkeypatch):
     assert prefilled.n_tokens <= 3
 
 
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_s_outputs_have_both_think_tags(engine, monkeypatch, family, special):
+    template, _, tokens, think_tokens, stop, _ = FAMILIES[family]
+    template = template if template == QWQ else shipped(template) if template else engine.tokenizer.chat_template
+    tokenizer = with_template(engine.tokenizer, template, tokens, think_tokens)
+    if special:
+        tokenizer.add_special_tokens({"extra_special_tokens": ["<think>", "</think>"]})
+    monkeypatch.setattr(engine, "tokenizer", tokenizer)
+    monkeypatch.setattr(engine, "stop_ids", frozenset(stop_ids(tokenizer, None)))
+    (opening,), (prompt,) = engine.encode(["How many?"])
+    assert opening == ("<think>\n" if family in {"R1-Distill", "QwQ"} else "")
+    assert tokenizer.decode(prompt).count("<think>") == bool(opening)
+    output = "<think>\n3 + 4 = 7\n</think>\n\nThe answer is 7."
+    written = output.removeprefix(opening) + stop
+    ids = tokenizer(written, add_special_tokens=False)["input_ids"]
+    assert engine._completion(opening, ids) == Completion(output, len(ids), True)
+    assert engine._completion(opening, ids[:-1]) == Completion(output, len(ids) - 1, False)
+    _, (longer,) = engine.encode(["How many?"], [output])
+    assert longer == prompt + ids[:-1]
+
+
 def test_every_stop_token_counts(engine):
     assert stop_ids(engine.tokenizer, [5, 6]) == sorted({5, 6, engine.tokenizer.eos_token_id})
     assert stop_ids(engine.tokenizer, None) == [engine.tokenizer.eos_token_id]
@@ -152,6 +193,27 @@ def test_a_model_with_sliding_windows_is_refused(tmp_path):
         make_engine("transformers", str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (LoraConfig(r=24, lora_alpha=7, target_modules=["q_proj"], use_rslora=True, lora_dropout=0.1), ""),
+        (LoraConfig(rank_pattern={"v_proj": 1000}, target_modules=["q_proj", "v_proj"]), "a rank above 512"),
+        (LoraConfig(target_modules=["q_proj"], modules_to_save=["embed_tokens"]), "modules_to_save=['embed_tokens']"),
+        (LoraConfig(target_modules=["q_proj"], use_dora=True), "use_dora=True"),
+        (LoraConfig(target_modules=["q_proj"], bias="all"), "bias='all'"),
+        (LoraConfig(target_modules=["q_proj"], init_lora_weights="pissa"), "init_lora_weights='pissa'"),
+        (LoraConfig(target_modules=["q_proj", "lm_head"]), "an adapter of lm_head"),
+        (LoraConfig(target_modules=["q_proj"], trainable_token_indices=[5]), "trainable_token_indices=[5]"),
+        (IA3Config(target_modules=["k_proj"], feedforward_modules=[]), "adapters of the kind IA3"),
+    ],
+)
+def test_which_adapters_vllm_cannot_serve(tmp_path, config, reason):
+    config.save_pretrained(tmp_path)
+    assert why_merged(str(tmp_path)) == reason
+    if not reason:
+        assert _rank_limit(str(tmp_path)) == 32
+
+
 def test_unknown_and_missing_engines(monkeypatch):
     with pytest.raises(DRPError, match="no engine 'tgi'"):
         make_engine("tgi", "smollm2-embedded")
@@ -159,3 +221,49 @@ def test_unknown_and_missing_engines(monkeypatch):
     monkeypatch.setattr("drp_hf.engines.find_spec", lambda name: None if name == "vllm" else found(name))
     with pytest.raises(DRPError, match="vLLM is not installed"):
         make_engine("vllm", "smollm2-embedded")
+
+
+def test_a_completion_goes_on_from_its_prefix(engine, greedy):
+    head = engine.tokenizer.decode(engine.tokenizer(greedy[1].text)["input_ids"][:10])
+    rest = dict(engine.generate(QUESTIONS[:2], Sampling(14), prefixes=[None, head]))
+    assert head + rest[1].text == greedy[1].text
+    assert (rest[1].n_tokens, rest[1].finished) == (14, False)
+    assert rest[0].text == greedy[0].text[: len(rest[0].text)], "no prefix, and nothing else changes"
+
+
+def test_a_prefix_may_repeat_the_prefilled_think_tag(engine, monkeypatch):
+    template = engine.tokenizer.chat_template
+    monkeypatch.setattr(
+        engine.tokenizer, "chat_template", template + "{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}"
+    )
+    _, (plain, repeated, bare) = engine.encode(["Hi"] * 3, ["So", "<think>\nSo", "<think>So"])
+    assert plain == repeated == bare
+    assert engine.tokenizer.decode(plain).endswith("assistant\n<think>\nSo")
+    answers = dict(engine.generate(["Hi"] * 2, Sampling(3), prefixes=["So", None]))
+    assert not answers[0].text.startswith("<think>") and answers[1].text.startswith("<think>\n")
+
+
+def test_a_prefix_that_fills_the_context_leaves_nothing_to_write(engine, monkeypatch):
+    monkeypatch.setattr(engine, "context_length", 40)
+    answers = dict(engine.generate(["Hi", "Hi"], Sampling(3), prefixes=["one two " * 50, None]))
+    assert (answers[0].text, answers[0].n_tokens, answers[0].finished) == ("", 0, False)
+    assert answers[1].n_tokens == 3
+
+
+def test_the_prompt_frames_the_question(engine):
+    rendered = render_prompt(engine.tokenizer, "What is {x}?", r"{question} Put it in \boxed{}.", "Be brief.")
+    assert (
+        "user\nWhat is {x}? Put it in \\boxed{}.<|im_end|>" in rendered and "system\nBe brief.<|im_end|>" in rendered
+    )
+    with pytest.raises(DRPError, match="no place for the question: write {question}"):
+        render_prompt(engine.tokenizer, "Hi", "Think.")
+    plain = render_prompt(engine.tokenizer, "Hi")
+    assert render_prompt(engine.tokenizer, "Hi", "Please: {question}") == plain.replace("user\nHi", "user\nPlease: Hi")
+
+
+def test_the_context_is_no_longer_than_the_model_s():
+    config = AutoConfig.from_pretrained(resolve("smollm2-embedded"))
+    assert usable_context(config) == usable_context(config, 10**6) == config.max_position_embeddings == 8192
+    assert usable_context(config, 100) == 100
+    config.max_position_embeddings = 10**6
+    assert usable_context(config) == 131_072

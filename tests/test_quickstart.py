@@ -13,7 +13,9 @@ def test_the_whole_pipeline_runs_and_goes_on_where_it_stopped(tmp_path):
     first = subprocess.run(command, capture_output=True, text=True)
     assert first.returncode == 0, first.stderr[-2000:]
     results = json.loads((tmp_path / "run" / "after" / "results.json").read_text())
-    assert results["n"] == 8 and results["token_reduction"] is not None
+    figures = results["benchmarks"]["test"]
+    assert figures["n_questions"] == 8 and figures["token_reduction"] is not None
+    assert set(figures["hca"]) == {"64", "128", "256"}
     assert "tokens saved" in first.stdout
     assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
 

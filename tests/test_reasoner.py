@@ -6,8 +6,8 @@ import pytest
 
 from drp_hf.embedded import REASONER
 from drp_hf.engines import Sampling, make_engine
-from drp_hf.metrics.token_efficiency.token_efficiency import is_correct
 from drp_hf.problems import generate
+from drp_hf.scoring import is_correct
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 REFLECTION = re.compile(r"\b(wait|hmm|double-check|make sure|another way|alternatively|verify|hold on)\b", re.I)

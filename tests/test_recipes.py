@@ -1,23 +1,20 @@
-import json
-import subprocess
-import sys
 from enum import Enum
 from pathlib import Path
 
 import pytest
 import yaml
-from datasets import Dataset, load_dataset
 from trl import ModelConfig
 
+from drp_hf.benchmarks import BENCHMARKS
 from drp_hf.commands.dpo import DPOArguments, PairConfig
 from drp_hf.commands.evaluate import EvaluateConfig
+from drp_hf.commands.generating import check_generation
 from drp_hf.commands.parsing import parse
 from drp_hf.commands.prune import PruneConfig
 from drp_hf.commands.prune import check as check_prune
 from drp_hf.commands.rollout import RolloutConfig
 from drp_hf.commands.sft import SFTArguments
 from drp_hf.commands.training import check
-from drp_hf.corpus.reading import read_problems
 from drp_hf.drp_config import DRPConfig
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -29,7 +26,10 @@ TYPES = {
     "evaluate": EvaluateConfig,
 }
 # The quickstart gives these on the command line.
-GIVEN = {stage: ["--problems", "p", "--model", "m", "--output_dir", "o"] for stage in ("rollout", "evaluate")}
+GIVEN = {
+    stage: [f"--{asked}", "p", "--model", "m", "--output_dir", "o"]
+    for stage, asked in {"rollout": "problems", "evaluate": "benchmarks"}.items()
+}
 FOLDERS = sorted(path.parent for path in RECIPES.glob("*/sft.yaml"))
 FILES = sorted(path for folder in FOLDERS for path in folder.glob("*.yaml"))
 
@@ -65,6 +65,8 @@ def test_the_command_of_its_name_takes_every_setting(path):
         check(stage, *config)
     if stage == "prune":
         check_prune(config)
+    if stage in ("rollout", "evaluate"):
+        check_generation(config)
     parsed = {}
     for part in config if isinstance(config, tuple) else [config]:
         parsed |= {name: plain(value) for name, value in vars(part).items()}
@@ -95,26 +97,5 @@ def test_what_one_stage_writes_the_next_one_reads(folder):
     assert len(set(written)) == len(written) and all(path.startswith(f"{run}/") for path in written)
     if folder.name != "quickstart":
         assert prune["tokenizer"] == rollout["model"]
-        assert {rollout["problems"], evaluate["problems"]} == {"gsm8k/train.jsonl", "gsm8k/test.jsonl"}
-
-
-def test_gsm8k_problems_have_the_final_answers(shared_data, tmp_path):
-    """From rows as the Hub has them to what the commands read."""
-    rows = [json.loads(line) for line in (shared_data / "problems" / "gsm8k_train.jsonl").open()]
-    hub = tmp_path / "hub"
-    hub.mkdir()
-    files = []
-    for split in ("train", "test"):
-        columns = [{"question": row["question"], "answer": row["solution"]} for row in rows]
-        Dataset.from_list(columns).to_parquet(hub / f"{split}.parquet")
-        files.append({"split": split, "path": f"{split}.parquet"})
-    (hub / "README.md").write_text(
-        f"---\nconfigs: {json.dumps([{'config_name': 'main', 'data_files': files}])}\n---\n"
-    )
-    assert load_dataset(str(hub), "main", split="test")[0]["answer"].endswith("#### 72")
-
-    command = [sys.executable, str(RECIPES / "gsm8k_problems.py"), str(tmp_path / "gsm8k"), str(hub)]
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-    problems = read_problems(tmp_path / "gsm8k" / "train.jsonl")
-    assert [(p.question, p.answer) for p in problems] == [(row["question"].strip(), row["answer"]) for row in rows]
-    assert len(read_problems(tmp_path / "gsm8k" / "test.jsonl")) == len(rows)
+        assert (rollout["problems"], rollout["split"]) == ("gsm8k", "train") and BENCHMARKS["gsm8k"].split == "test"
+        assert set(evaluate["benchmarks"]) <= set(BENCHMARKS) and evaluate["samples"] == 5

@@ -1,20 +1,34 @@
-"""`drp evaluate PROBLEMS --model M --output-dir DIR [--baseline DIR2]`: accuracy and tokens of a model."""
+"""`drp evaluate BENCHMARK … --model M --output-dir DIR [--baseline DIR2]`: accuracy and tokens of a model."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import tee
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from tqdm import tqdm
 
-from drp_hf.commands.generating import GenerationArguments, answer_all, write_json_lines
+from drp_hf.commands.generating import GenerationArguments, check_generation, write_json_lines
 from drp_hf.commands.parsing import parse, run
-from drp_hf.evaluations import ANSWERS, RESULTS, Evaluation, align, read_evaluation
+from drp_hf.errors import DRPError
 from drp_hf.provenance import write_run_info
+from drp_hf.records import THINK_CLOSE
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from drp_hf.answering import AnsweringModel
+    from drp_hf.benchmarks import Benchmark
+    from drp_hf.evaluations import Evaluation
+    from drp_hf.grading import Grader
+
+DISAGREEMENTS = "disagreements.jsonl"
+FORCED = "forced.jsonl"
 
 
 @dataclass
@@ -23,87 +37,251 @@ class EvaluateConfig(GenerationArguments):
     Configuration of `drp evaluate`. Only what differs from `GenerationArguments` is listed.
 
     Parameters:
-        > Parameters that control the comparison
+        > Parameters that control what is asked
+
+        benchmarks (`list[str]`):
+            Names of the registry (`gsm8k`, `math500`, `aime24`, `aime25`, `amc23`, `svamp`), or problems of your own
+            with `question` and `answer`: JSON Lines or Parquet files, folders, data sets.
+
+        > Parameters that control what is measured
 
         baseline (`str`, *optional*):
             Folder of an earlier evaluation on the same problems to compare with.
+        budgets (`list[int]`, *optional*):
+            Tokens; the accuracy within each of them (HCA, SCA, CCA) is among the figures.
+        force_answer (`bool`, *optional*, defaults to `False`):
+            For each of the budgets, also end the reasoning of every output there and make the model answer at once.
+        n_parameters (`int`, *optional*):
+            Parameters of the model, for ACU; counted if not given, where the model's files are on this machine.
     """
 
+    benchmarks: list[str] = field(kw_only=True, metadata={"help": "Names of the registry, or problems of your own."})
     baseline: str | None = field(
         default=None, metadata={"help": "Folder of an earlier evaluation on the same problems to compare with."}
     )
+    budgets: list[int] = field(default_factory=list, metadata={"help": "Tokens within which accuracy is measured."})
+    force_answer: bool = field(default=False, metadata={"help": "Make the model answer at once after each budget."})
+    n_parameters: int | None = field(default=None, metadata={"help": "Parameters of the model; counted if not given."})
 
 
 def main(config: EvaluateConfig) -> dict[str, Any]:
-    """Writes `answers.jsonl`, `results.json` and `run.json`, and prints the figures.
+    """Lets the model answer the benchmarks, and measures what it wrote.
+
+    Writes `answers.jsonl` and `results.json` (what `drp report` reads), `run.json`, `disagreements.jsonl` (answers on
+    which the two checkers differ) and, with `force_answer`, `forced.jsonl`; prints the figures.
 
     Returns:
-        The results: the figures of the metric `token_efficiency`, with `model`, `problems` and `max_tokens`.
+        The results, as in `results.json`.
     """
-    # Read first: a baseline that cannot be used is said before anything is generated.
+    _check(config)
+    from drp_hf.answering import AnsweringModel
+    from drp_hf.benchmarks import read_benchmarks
+    from drp_hf.evaluations import read_evaluation, results_table, write_evaluation
+    from drp_hf.grading import Grader
+
+    # Read first: what cannot be used is said before anything is generated.
     baseline = read_evaluation(config.baseline) if config.baseline else None
-    rows = answer_all(config)
-
-    from drp_hf.metrics.token_efficiency.token_efficiency import TokenEfficiency, is_correct
-
-    for row in rows:
-        row["correct"] = is_correct(row["output"], row["answer"], row["finished"])
-    output_dir = Path(config.output_dir)
-    write_json_lines(output_dir / ANSWERS, rows)
-
-    results = {"model": config.model, "problems": config.problems, "max_tokens": config.max_tokens}
-    inputs = {**_columns(rows), "references": [row["answer"] for row in rows]}
+    benchmarks = read_benchmarks(config.benchmarks, config.split, config.limit)
     if baseline:
-        this = Evaluation(output_dir, config.model, config.problems, config.max_tokens, rows)
-        matched = _columns(align(baseline, this).answers)
-        inputs |= {f"baseline_{name}": column for name, column in matched.items()}
-        results |= {"baseline": config.baseline, "baseline_max_tokens": baseline.max_tokens}
-    results |= TokenEfficiency().compute(**inputs)
-    (output_dir / RESULTS).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    write_run_info(output_dir, "evaluate", config, inputs=[config.problems, config.model])
+        _check_baseline(benchmarks, baseline)
+    output_dir = Path(config.output_dir)
+    for benchmark in benchmarks.values():
+        if benchmark.repeated:
+            warn(f"{benchmark.repeated} rows of {benchmark.source} repeat an earlier one, and are left out.")
+    with AnsweringModel(config) as model, Grader() as grader:
+        if config.force_answer and model.tokenizer is None:
+            raise DRPError(
+                f"force_answer needs the tokenizer of {config.model}: give its name on the Hub as tokenizer."
+            )
+        if warning := gold_warning(benchmarks.values(), grader):
+            warn(warning)
+        think_tags = ThinkTags()
+        answers = think_tags.watch(model.answer_all(benchmarks.values()))
+        total = config.samples * sum(len(benchmark.problems) for benchmark in benchmarks.values())
+        results = write_evaluation(
+            output_dir,
+            config.model,
+            config.max_tokens,
+            tqdm(scored(answers, grader, model.tokenizer), desc="score", total=total, unit="answer"),
+            baseline=baseline,
+            budgets=config.budgets,
+            n_parameters=_n_parameters(config),
+        )
+        (output_dir / FORCED).unlink(missing_ok=True)  # of an earlier run with other settings
+        if config.force_answer:
+            results = _with_forced(results, model, config.budgets, grader)
+    if warning := think_tags.warning(config.max_tokens):
+        warn(warning)
+    write_disagreements(output_dir, grader)
+    write_run_info(
+        output_dir,
+        "evaluate",
+        config,
+        fingerprints={
+            config.model: " ".join(model.identity),
+            **{benchmark.source: benchmark.fingerprint for benchmark in benchmarks.values()},
+        },
+    )
     Console().print(results_table(results))
+    if config.force_answer:
+        Console().print(forced_table(results))
     return results
 
 
-def results_table(results: dict[str, Any]) -> Table:
-    """The figures for people, plain ones first."""
+def warn(warning: str) -> None:
+    """Says what people should look at."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/yellow] {escape(warning)}")
 
-    def interval(name: str, form: str) -> str:
-        low, high = results[f"{name}_interval"]
-        return "–" if low is None else f"{low:{form}} to {high:{form}}"
 
-    def number(name: str, form: str) -> str:
-        return "–" if results[name] is None else f"{results[name]:{form}}"
+def write_disagreements(output_dir: Path, grader: Grader) -> None:
+    """Writes the answers on which the two checkers differ, for people to look at, and says how many there are."""
+    if grader.disagreements:
+        warn(
+            f"The two checkers differ on {len(grader.disagreements)} answers, and the exact check has decided: look "
+            f"at {output_dir / DISAGREEMENTS}."
+        )
+    write_json_lines(
+        output_dir / DISAGREEMENTS,
+        (
+            {"gold": gold, "predicted": predicted} | asdict(verdict)
+            for gold, predicted, verdict in grader.disagreements
+        ),
+    )
 
-    title = escape(f"{results['model']} on {results['n']} problems")
-    table = Table("", "", f"{results['confidence']:.0%} interval", title=title, caption_justify="left")
-    table.add_row("accuracy", number("accuracy", ".1%"), interval("accuracy", ".1%"))
-    table.add_row("mean tokens", number("mean_tokens", ".1f"), interval("mean_tokens", ".1f"))
-    table.add_row("median tokens", number("median_tokens", ".0f"), "")
-    table.add_row("90th percentile", number("p90_tokens", ".0f"), "")
-    table.add_row(f"cut off at {results['max_tokens']}", number("share_truncated", ".1%"), "")
-    if "baseline" in results:
-        table.add_section()
-        table.add_row("baseline's accuracy", number("baseline_accuracy", ".1%"), "")
-        table.add_row("baseline's mean tokens", number("baseline_mean_tokens", ".1f"), "")
-        table.add_row("tokens saved", number("token_reduction", ".1%"), interval("token_reduction", ".1%"))
-        table.add_row("accuracy gained", number("delta_accuracy", "+.1%"), interval("delta_accuracy", "+.1%"))
-        weights = ", ".join(f"{results[f'aes_{name}']:g}" for name in ("alpha", "beta", "gamma"))
-        table.add_row(f"AES (α, β, γ = {weights})", number("aes", ".2f"), "")
-    table.caption = f"{results['n_resamples']:,} paired bootstrap resamples, seed {results['seed']}"
-    if results.get("baseline_max_tokens", results["max_tokens"]) != results["max_tokens"]:
-        table.caption += f"\nNot a fair comparison: the baseline was cut at {results['baseline_max_tokens']} tokens."
+
+def gold_warning(benchmarks: Iterable[Benchmark], grader: Grader) -> str | None:
+    """Which gold answers no answer can ever equal; None if there are none."""
+    unreadable = [
+        (benchmark.name, problem.answer)
+        for benchmark in benchmarks
+        for problem in benchmark.problems
+        if not grader.parses(problem.answer)
+    ]
+    if not unreadable:
+        return None
+    name, answer = unreadable[0]
+    return (
+        f"{len(unreadable)} gold answers cannot be compared with anything, so that their questions will count as "
+        f"wrong; the first is {answer!r} in {name}."
+    )
+
+
+@dataclass
+class ThinkTags:
+    """Counts outputs that never close their think tag.
+
+    Args:
+        outputs: all of them.
+        unclosed: without the closing tag.
+        cut: of these, cut at a limit.
+    """
+
+    outputs: int = 0
+    unclosed: int = 0
+    cut: int = 0
+
+    def watch(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The rows as they are, counted."""
+        for row in rows:
+            self.outputs += 1
+            if THINK_CLOSE not in row["output"]:
+                self.unclosed += 1
+                self.cut += not row["finished"]
+            yield row
+
+    def warning(self, max_tokens: int) -> str | None:
+        """What is likely wrong where most outputs lack the tag; None where most have it."""
+        if 2 * self.unclosed <= self.outputs:
+            return None
+        said = f"{self.unclosed} of {self.outputs} outputs have no {THINK_CLOSE}"
+        if 2 * self.cut > self.unclosed:
+            return f"{said}, and {self.cut} of these were cut: {max_tokens} tokens are too few, raise max_tokens."
+        return (
+            f"{said}, and only {self.cut} of these were cut: the model does not reason, or its chat template or the "
+            "prompt is not the one it was trained with."
+        )
+
+
+def scored(
+    rows: Iterable[dict[str, Any]], grader: Grader, tokenizer: PreTrainedTokenizerBase | None
+) -> Iterator[dict[str, Any]]:
+    """Adds what is found out about each output (`drp_hf.scoring.SampleScore`) to its row."""
+    from drp_hf.scoring import Sample, score_samples
+
+    ahead, behind = tee(rows)
+    samples = (Sample(row["output"], row["answer"], row["n_tokens"], row["finished"]) for row in ahead)
+    for score, row in zip(score_samples(samples, grader, tokenizer), behind, strict=True):
+        yield row | asdict(score)
+
+
+def forced_table(results: dict[str, Any]) -> Table:
+    """What came of ending the reasoning at each budget, for people."""
+    table = Table("", "budget", "re-asked", "accuracy", "mean tokens", title="Made to answer after a budget")
+    for name, figures in results["benchmarks"].items():
+        for budget, forced in figures["forced"].items():
+            shares = (f"{forced[key]:.1%}" for key in ("share_forced", "accuracy"))
+            table.add_row(escape(name), budget, *shares, f"{forced['mean_tokens']:.1f}")
     return table
 
 
-def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    return {
-        "predictions": [row["output"] for row in rows],
-        "n_tokens": [row["n_tokens"] for row in rows],
-        "finished": [row["finished"] for row in rows],
-    }
+def _with_forced(results: dict[str, Any], model: AnsweringModel, budgets: list[int], grader: Grader) -> dict[str, Any]:
+    """Writes `forced.jsonl`, and its figures to `results.json`; returns the results with them."""
+    from drp_hf.budget_forcing import FORCED_END, FORCED_TOKENS, ForcedFigures, force_answers
+    from drp_hf.evaluations import read_evaluation, write_results
+
+    folder = Path(model.config.output_dir)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for name, answers in read_evaluation(folder).benchmarks.items():
+            of_benchmark = results["benchmarks"][name]
+            of_benchmark["constants"]["forced"] = {"text": FORCED_END, "max_tokens": FORCED_TOKENS}
+            of_benchmark["forced"] = {}
+            for budget in budgets:
+                figures = ForcedFigures(answers.table)
+                for index, row in force_answers(model, answers, budget, grader):
+                    figures.add(index, row)
+                    yield row
+                of_benchmark["forced"][str(budget)] = figures.of_all()
+
+    write_json_lines(folder / FORCED, rows())
+    write_results(folder, results)
+    return results
+
+
+def _n_parameters(config: EvaluateConfig) -> int | None:
+    from drp_hf.models import parameter_count
+
+    return config.n_parameters or (None if config.engine == "server" else parameter_count(config.model))
+
+
+def _check(config: EvaluateConfig) -> None:
+    check_generation(config)
+    if min(config.budgets, default=1) < 1:
+        raise DRPError(f"budgets are {config.budgets}: each must be at least 1 token.")
+    if config.n_parameters is not None and config.n_parameters < 1:
+        raise DRPError(f"n_parameters is {config.n_parameters}: it must be at least 1.")
+    if len(set(config.budgets)) < len(config.budgets):
+        raise DRPError(f"budgets are {config.budgets}: give each one once.")
+    if config.baseline and Path(config.baseline).resolve() == Path(config.output_dir).resolve():
+        raise DRPError(f"{config.output_dir} is both the baseline and the folder to write: give another output_dir.")
+    if config.force_answer and not config.budgets:
+        raise DRPError("force_answer is set, but no budgets: say after how many tokens the model shall answer.")
+
+
+def _check_baseline(benchmarks: dict[str, Benchmark], baseline: Evaluation) -> None:
+    for name, benchmark in benchmarks.items():
+        if name not in baseline.benchmarks:
+            raise DRPError(
+                f"{baseline.folder} has no answers to {name!r}: evaluate the baseline on it, or leave it out."
+            )
+        asked = {(problem.question, problem.answer) for problem in benchmark.problems}
+        if different := sorted(asked ^ set(baseline.benchmarks[name].problems)):
+            raise DRPError(
+                f"{benchmark.source} and {baseline.folder} do not have the same questions ({len(different)} differ, "
+                f"one is {different[0][0][:60]!r}…): evaluate both on the same ones."
+            )
 
 
 def cli() -> None:
     """Entry point of `drp evaluate`."""
-    run(main, parse(EvaluateConfig, None, positional="problems"))
+    run(main, parse(EvaluateConfig, None, positional="benchmarks"))

@@ -29,7 +29,24 @@ if TYPE_CHECKING:
 STORE = "rows.sqlite"
 REPLIES = "replies.sqlite"
 SCORES = "scores.sqlite"
-DECIDES_A_ROW = ("answers", "math_worker", "numerals", "pruning", "records", "segment", "taxonomy", "teachers/*")
+DECIDES_A_ROW = (
+    "answer_kinds",
+    "answer_text",
+    "answers",
+    "exact_check",
+    "expressions",
+    "grading",
+    "math_pool",
+    "math_worker",
+    "numerals",
+    "plain_numbers",
+    "pruning",
+    "records",
+    "segment",
+    "taxonomy",
+    "teachers/*",
+    "units",
+)
 ESTIMATED_FROM = 200
 """Traces that a dry run looks at."""
 

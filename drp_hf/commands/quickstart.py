@@ -97,7 +97,7 @@ def main(config: QuickstartConfig) -> Path:
     for model, output_dir, baseline in ((REASONER, before, {}), (student, after, {"baseline": before})):
         evaluate.main(
             settings(
-                evaluate.EvaluateConfig, "evaluate", problems=test, model=model, output_dir=output_dir, **baseline
+                evaluate.EvaluateConfig, "evaluate", benchmarks=test, model=model, output_dir=output_dir, **baseline
             )
         )
     heading("report")

@@ -1,4 +1,4 @@
-"""`drp report BEFORE AFTER… --corpus DIR --output report.html`: one page of what pruning did."""
+"""`drp report RUN… --corpus DIR --output report.html`: one page of accuracy against tokens."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class ReportConfig:
         > Parameters that control what is compared
 
         runs (`list[str]`):
-            Output folders of `drp evaluate` on the same problems: first the model before, then the model after, once
-            for each seed.
+            Run folders of `drp evaluate` or `drp score` on the same questions: the first is the baseline; the others
+            are other models, or other seeds of the same model, which are also shown all together.
         corpus (`str`, *optional*):
-            Corpus folder that the model was trained on, as `drp prune` wrote it. Without it, the page shows no traces.
+            Corpus folder that a model was trained on, as `drp prune` wrote it. Without it, the page shows no traces.
 
         > Parameters that control what is written
 
         output (`str`, *optional*, defaults to `"report.html"`):
-            The page; the plots are also written beside it as PNG files.
+            The page; the plots are also written beside it as PNG and SVG files.
     """
 
-    runs: list[str] = field(metadata={"help": "Output folders of drp evaluate: first the one before, then after."})
-    corpus: str | None = field(default=None, metadata={"help": "Corpus folder that the model was trained on."})
+    runs: list[str] = field(metadata={"help": "Run folders of drp evaluate or drp score, the baseline first."})
+    corpus: str | None = field(default=None, metadata={"help": "Corpus folder that a model was trained on."})
     output: str = field(default="report.html", metadata={"help": "The page to write."})
 
 
@@ -47,9 +47,8 @@ def main(config: ReportConfig) -> Path:
         DRPError: there is no run, or a folder, file or field is missing.
     """
     if not config.runs:
-        raise DRPError("runs is empty: give at least one output folder of drp evaluate.")
-    before, *after = config.runs
-    page = write_report(config.output, config.corpus, before, after)
+        raise DRPError("runs is empty: give at least one run folder of drp evaluate or drp score.")
+    page = write_report(config.output, config.runs, config.corpus)
     Console().print(str(page), markup=False, highlight=False, soft_wrap=True)
     return page
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from drp_hf.commands.generating import GenerationArguments, answer_all, write_json_lines
+from drp_hf.commands.generating import GenerationArguments, check_generation, write_json_lines
 from drp_hf.commands.parsing import parse, run
 from drp_hf.provenance import write_run_info
 
@@ -20,17 +22,21 @@ class RolloutConfig(GenerationArguments):
     Configuration of `drp rollout`. Only what differs from `GenerationArguments` is listed.
 
     Parameters:
+        > Parameters that control what is asked
+
+        problems (`str`):
+            Problems with `question` and `answer`: a JSON Lines or Parquet file, a folder, a data set's name, or a
+            benchmark of the registry (`gsm8k` with `split: train`).
+
         > Parameters that control generation
 
-        samples (`int`, *optional*, defaults to `1`):
-            Traces for each problem.
         temperature (`float`, *optional*, defaults to `0.6`):
             0 is greedy.
         top_p (`float`, *optional*, defaults to `0.95`):
             Smallest probability mass that is sampled from.
     """
 
-    samples: int = field(default=1, metadata={"help": "Traces for each problem."})
+    problems: str = field(kw_only=True, metadata={"help": "Problems: file, folder, data set or benchmark."})
     temperature: float = field(default=0.6, metadata={"help": "0 is greedy."})
     top_p: float = field(default=0.95, metadata={"help": "Smallest probability mass that is sampled from."})
 
@@ -41,21 +47,35 @@ def main(config: RolloutConfig) -> Path:
     Returns:
         The path of the traces.
     """
-    rows = answer_all(config, config.samples)
+    check_generation(config)
+    from drp_hf.answering import AnsweringModel
+    from drp_hf.benchmarks import read_benchmark
+    from drp_hf.scoring import is_correct
+
+    benchmark = read_benchmark(config.problems, config.split, config.limit)
     traces = Path(config.output_dir) / "traces.jsonl"
-    write_json_lines(traces, rows)
-    write_run_info(config.output_dir, "rollout", config, inputs=[config.problems, config.model])
+    count = right = tokens = cut = 0
 
-    from drp_hf.metrics.token_efficiency.token_efficiency import is_correct
+    def counted(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        nonlocal count, right, tokens, cut
+        for row in rows:
+            count += 1
+            right += is_correct(row["output"], row["answer"], row["finished"])
+            tokens += row["n_tokens"]
+            cut += not row["finished"]
+            del row["benchmark"]
+            yield {**row, "model": config.model}
 
-    correct = sum(is_correct(row["output"], row["answer"], row["finished"]) for row in rows)
-    table = Table("traces", "right", "mean tokens", "cut off", title=escape(str(traces)))
-    table.add_row(
-        str(len(rows)),
-        f"{correct / len(rows):.1%}",
-        f"{sum(row['n_tokens'] for row in rows) / len(rows):.0f}",
-        f"{sum(not row['finished'] for row in rows) / len(rows):.1%}",
+    with AnsweringModel(config) as model:
+        write_json_lines(traces, counted(model.answer_all([benchmark])))
+    write_run_info(
+        config.output_dir,
+        "rollout",
+        config,
+        fingerprints={config.model: " ".join(model.identity), benchmark.source: benchmark.fingerprint},
     )
+    table = Table("traces", "right", "mean tokens", "cut off", title=escape(str(traces)))
+    table.add_row(str(count), f"{right / count:.1%}", f"{tokens / count:.0f}", f"{cut / count:.1%}")
     Console().print(table)
     return traces
 

@@ -7,7 +7,6 @@ cut off, far too long, …) is handed out with the trace as its `problem`, so th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ from typing import Any
 
 from drp_hf.errors import DRPError
 from drp_hf.records import THINK_CLOSE, THINK_OPEN, Problem, Trace
+from drp_hf.tables import Table, open_tables
 
 MAX_CHARACTERS = 2_000_000
 """Longest row that is looked at, in characters (about half a million tokens); a longer one is a broken file's."""
 
-JSON_LINES = (".jsonl", ".ndjson", ".json")
 TEXT, ANSWER = "text", "text or a number"
 PROBLEM_FIELDS = {"question": TEXT, "answer": ANSWER}
 TRACE_FIELDS = {**PROBLEM_FIELDS, "reasoning": TEXT, "response": TEXT}
@@ -42,7 +41,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Table:
+class Source:
     """The rows of one split, checked.
 
     Args:
@@ -60,7 +59,7 @@ class Table:
 class Readings:
     """The readings of one split: their number is known, and they can be gone through more than once."""
 
-    table: Table
+    table: Source
 
     def __len__(self) -> int:
         return self.table.count
@@ -165,125 +164,47 @@ def _reading(location: str, row: Mapping[str, Any]) -> Reading:
     return Reading(location, Trace(question, answer, reasoning, response, values["model"] or "unknown"), problem)
 
 
-# ------------------------------------------------------------------------------------------------------- sources
+# -------------------------------------------------------------------------------------------------------- columns
 
 
-def _open(source: str | Path, split: str | None, traces: bool) -> dict[str, Table]:
-    path = Path(source)
-    if path.is_file():
-        if split is not None:
-            raise DRPError(f"{source} is one file: leave out the split {split!r}, which only a data set has.")
-        return {"train": _open_file(path, traces)}
-    if not path.is_dir() and (path.suffix in (*JSON_LINES, ".parquet") or path.is_absolute() or len(path.parts) > 2):
-        raise DRPError(f"{source} does not exist: give a JSON Lines or Parquet file, a folder, or a data set's name.")
-    return _open_data_set(source, split, traces)
+def _open(source: str | Path, split: str | None, traces: bool) -> dict[str, Source]:
+    return {name: _checked(table, traces) for name, table in open_tables(source, split).items()}
 
 
-def _open_file(path: Path, traces: bool) -> Table:
-    if path.suffix not in (*JSON_LINES, ".parquet"):
-        raise DRPError(f"{path} has an unknown ending: give JSON Lines (.jsonl) or Parquet (.parquet).")
-    table = _open_parquet(path, traces) if path.suffix == ".parquet" else _open_json_lines(path, traces)
-    if table.count == 0:
-        raise DRPError(f"{path} is empty: give a file with at least one row.")
-    return table
+def _checked(table: Table, traces: bool) -> Source:
+    fields = _fields(table.name, table.columns, traces)
+    count = table.count
+    if table.schema is not None:
+        _check_schema(table.name, table.schema, fields)
+    else:
+        count = 0
+        for number, row in table.rows(None):
+            _check_row(table.name, number, row, fields)
+            count += 1
+    return Source(table.name, count, lambda: table.rows(list(fields)))
 
 
-def _open_json_lines(path: Path, traces: bool) -> Table:
-    def rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield number, _parse(path, number, line)
-
-    count, fields = 0, {}
-    for number, row in rows():
-        fields = fields or _fields(str(path), list(row), traces)
-        _check_row(path, number, row, fields)
-        count += 1
-    return Table(str(path), count, rows)
-
-
-def _parse(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except UnicodeDecodeError as error:
-        raise DRPError(
-            f"{path} row {number} is not valid UTF-8 (byte {error.start + 1} of the row): save the file as UTF-8."
-        ) from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DRPError(f"{path} row {number} is not JSON ({error}): write one object a line.") from error
-    if not isinstance(row, dict):
-        raise DRPError(
-            f"{path} row {number} is not a JSON object but a {type(row).__name__}: write one object a line."
-        )
-    return row
-
-
-def _check_row(path: Path, number: int, row: Mapping[str, Any], fields: Mapping[str, str]) -> None:
+def _check_row(name: str, number: int, row: Mapping[str, Any], fields: Mapping[str, str]) -> None:
     for field, kind in fields.items():
         if field not in row and field != "model":
             raise DRPError(
-                f"{path} row {number} has no field {field!r}, only {', '.join(row)}: add it or drop the row."
+                f"{name} row {number} has no field {field!r}, only {', '.join(row)}: add it or drop the row."
             )
         allowed = (str,) if kind == TEXT else (str, int, float)
         value = row.get(field)
         if value is not None and (not isinstance(value, allowed) or isinstance(value, bool)):
-            raise DRPError(f"{path} row {number}: the field {field!r} holds {value!r:.40}, it must be {kind}.")
+            raise DRPError(f"{name} row {number}: the field {field!r} holds {value!r:.40}, it must be {kind}.")
 
 
-def _open_parquet(path: Path, traces: bool) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise DRPError(f"{path} is not a Parquet file ({error}): give a file that is.") from error
-    schema = file.schema_arrow
-    wanted = _check_schema(str(path), schema, traces)
-
-    def rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
-        number = 0
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=100, columns=wanted):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-
-    return Table(str(path), file.metadata.num_rows, rows)
-
-
-def _open_data_set(source: str | Path, split: str | None, traces: bool) -> dict[str, Table]:
-    from datasets import Dataset, DatasetDict, load_dataset
-
-    try:
-        loaded = load_dataset(str(source), split=split)
-    except Exception as error:  # a library's many ways to say that it cannot be loaded
-        cause = " ".join(str(error).split())
-        raise DRPError(f"the data set {source} cannot be loaded ({type(error).__name__}: {cause}).") from error
-    data_sets: dict[str, Dataset] = dict(loaded) if isinstance(loaded, DatasetDict) else {str(split): loaded}
-    tables = {}
-    for name, data_set in data_sets.items():
-        title = f"{source} ({name})"
-        wanted = _check_schema(title, data_set.features.arrow_schema, traces)
-        if not len(data_set):
-            raise DRPError(f"{title} is empty: give a data set with at least one row.")
-        chosen = data_set.select_columns(wanted)
-        tables[name] = Table(title, len(chosen), lambda chosen=chosen: enumerate(chosen, 1))
-    return tables
-
-
-def _check_schema(name: str, schema: Any, traces: bool) -> list[str]:
-    """Checks the columns of an Arrow schema; returns those to read."""
+def _check_schema(name: str, schema: Any, fields: Mapping[str, str]) -> None:
     import pyarrow as pa
 
-    fields = _fields(name, schema.names, traces)
     for field, kind in fields.items():
         dtype = schema.field(field).type
         text = pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_string_view(dtype)
         number = pa.types.is_integer(dtype) or pa.types.is_floating(dtype)
         if not (text or (kind == ANSWER and number)):
             raise DRPError(f"{name}: the column {field!r} is {dtype}, it must be {kind}.")
-    return list(fields)
 
 
 def _fields(name: str, columns: list[str], traces: bool) -> dict[str, str]:

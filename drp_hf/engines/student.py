@@ -16,11 +16,11 @@ from trl.distributed import DistributedBackend
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad
 
-from drp_hf.engines.base import Completion, Engine, Sampling, stop_ids
+from drp_hf.engines.base import Completion, LocalEngine, Sampling, stop_ids
 from drp_hf.errors import DRPError
 
 
-class StudentEngine(Engine):
+class StudentEngine(LocalEngine):
     """The model in training as an engine: greedy batches of `generate`, shared by the processes of the training.
 
     Args:
@@ -45,17 +45,16 @@ class StudentEngine(Engine):
         self.batch_size = batch_size
 
     def complete(
-        self, rendered: Sequence[str], prompts: list[list[int]], sampling: Sampling
+        self, openings: Sequence[str], prompts: list[list[int]], sampling: Sampling
     ) -> Iterator[tuple[int, Completion]]:
         """Yields position and completion of the prompts that fall to this process.
 
         Args:
-            rendered: the prompts as text.
-            prompts: the same as token ids.
+            openings, prompts: from `encode`.
             sampling: how tokens are chosen; greedy, whatever its temperature.
         """
         for index, ids in self._generate_ids(prompts, sampling, seeds=()):
-            yield index, self._completion(rendered[index], ids)
+            yield index, self._completion(openings[index], ids)
 
     def _generate_ids(
         self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]

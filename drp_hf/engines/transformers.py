@@ -2,7 +2,8 @@
 
 `generate` keeps a batch until its longest row is done and copies the whole cache at every token. Here a finished row's
 slot goes to the next prompt at once, and new keys and values are written where they belong, so that a step costs what
-the model's own arithmetic costs.
+the model's own arithmetic costs. On a GPU, greedy completions are written by transformers' own continuous batching,
+which draws from one random generator for all rows, and so leaves what is sampled to the code here.
 """
 
 from __future__ import annotations
@@ -10,38 +11,43 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache
+from transformers import Cache, ContinuousBatchingConfig, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from drp_hf.engines.base import Engine, Sampling, stop_ids
+from drp_hf.engines.base import LocalEngine, Sampling, stop_ids
+from drp_hf.engines.paged import generate_paged
 from drp_hf.errors import DRPError
-from drp_hf.models import load_model_and_tokenizer
+from drp_hf.models import cpu_dtype, load_model_and_tokenizer
 
+ROWS = 96
+"""Written at the same time, if nothing else is said."""
 PREFILL_TOKENS = 8192
 """Prompt tokens (padding included) read in one forward pass; bounds its memory."""
 SORTED_FIRST = 256
 """Tokens looked at first for a nucleus; a wider one takes a full sort."""
 
 
-class TransformersEngine(Engine):
+class TransformersEngine(LocalEngine):
     """Runs a model of the transformers library on the GPU when there is one, else on the CPU.
 
     Args:
         model: a model's name, as in [`~drp_hf.models.adapter_chain`].
-        batch_size: rows written at the same time.
-        dtype: of the weights. `"auto"` is the model's own on a GPU; on the CPU bfloat16 where the processor has matrix
-            units for it (AMX), else float32, whose matrix products are faster there.
+        batch_size: rows written at the same time; by default 96, or what a GPU has room for.
+        dtype: of the weights. `"auto"` is the model's own on a GPU, and what is fastest on the CPU
+            ([`~drp_hf.models.cpu_dtype`]).
+        **kwargs: context length and prompt, as in [`~drp_hf.engines.base.TokenEngine`].
 
     Raises:
         DRPError: the model's layers do not all attend to the whole context.
     """
 
-    def __init__(self, model: str, batch_size: int = 96, dtype: str | torch.dtype = "auto"):
+    def __init__(self, model: str, batch_size: int | None = None, dtype: str | torch.dtype = "auto", **kwargs: Any):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dtype == "auto" and self.device.type == "cpu":
-            dtype = torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+            dtype = cpu_dtype()
         self.model, tokenizer = load_model_and_tokenizer(model, dtype=dtype)
         self.model.to(self.device)
         config = self.model.config
@@ -50,11 +56,25 @@ class TransformersEngine(Engine):
                 f"{model} has layers with sliding-window or linear attention, which this engine cannot run: "
                 "install vLLM and use --engine vllm."
             )
-        super().__init__(model, tokenizer, config, stop_ids(tokenizer, self.model.generation_config.eos_token_id))
-        self.batch_size = batch_size
+        stops = stop_ids(tokenizer, self.model.generation_config.eos_token_id)
+        super().__init__(model, tokenizer, config, stops, **kwargs)
+        self.batch_size = batch_size or ROWS
+        self.paging = ContinuousBatchingConfig(max_requests_per_batch=batch_size)
+        self.paged = self.device.type == "cuda"
+
+    def _generate_ids(
+        self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> Iterator[tuple[int, list[int]]]:
+        if self.paged and sampling.temperature == 0:
+            limits = [self._limit(prompt, sampling) for prompt in prompts]
+            return generate_paged(self.model, prompts, limits, self.stop_ids, self.paging)
+        return self._generate_in_slots(prompts, sampling, seeds)
+
+    def _limit(self, prompt: list[int], sampling: Sampling) -> int:
+        return min(sampling.max_tokens, self.context_length - len(prompt))
 
     @torch.inference_mode()
-    def _generate_ids(
+    def _generate_in_slots(
         self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> Iterator[tuple[int, list[int]]]:
         # Longest first: prompts of like length share a prefill, and long problems, which take longest, start early.
@@ -81,7 +101,7 @@ class TransformersEngine(Engine):
                     yield row.index, row.ids
 
     def _row(self, index: int, prompt: list[int], sampling: Sampling, seed: int) -> _Row:
-        limit = min(sampling.max_tokens, self.context_length - len(prompt))
+        limit = self._limit(prompt, sampling)
         draws: list[float] = []
         if sampling.temperature > 0:
             # A row's random numbers are its own: what it samples does not depend on its neighbours.

@@ -6,53 +6,104 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from multiprocessing import active_children
 from threading import current_thread, main_thread
+from typing import TYPE_CHECKING, Any
 
 import psutil
-from transformers import AutoConfig, GenerationConfig
+from peft import LoraConfig, PeftConfig, PeftType
+from rich.console import Console
 
-from drp_hf.engines.base import Engine, Sampling, stop_ids
-from drp_hf.models import load_tokenizer, local_model_dir
+from drp_hf.engines.base import LocalEngine, Sampling, describe_model
+from drp_hf.errors import DRPError
+from drp_hf.models import cpu_dtype, local_model_dir, served_parts
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
 
 CPU_CACHE = 0.25
 """Share of the free memory that the cache of keys and values takes on a CPU."""
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as the largest rank of an adapter."""
+SERVED = {
+    *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "target_modules", "exclude_modules"),
+    *("layers_to_transform", "layers_pattern", "lora_dropout", "init_lora_weights"),
+    *("peft_type", "task_type", "inference_mode", "auto_mapping", "peft_version"),
+    *("base_model_name_or_path", "revision"),
+}
+"""Settings of a LoRA adapter that vLLM respects, or that change nothing in what is written."""
+PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
+"""First weights of an adapter with which its base stays as it was."""
 
 
-class VLLMEngine(Engine):
-    """Runs a model in vLLM; adapters are merged first.
+class VLLMEngine(LocalEngine):
+    """Runs a model in vLLM.
+
+    A LoRA adapter stays one, on top of the plain model; what it stands on is merged. It is merged, too, where vLLM
+    cannot serve it, and on a CPU, where vLLM copies its weights for every token and takes many times as long.
 
     Args:
         model: a model's name, as in [`~drp_hf.models.adapter_chain`].
         batch_size: rows written at the same time.
-        dtype: of the weights, `"auto"` for the model's own.
-        seed: the engine's own. On the CPU it alone decides what is sampled; vLLM cannot seed single requests there.
+        dtype: of the weights. `"auto"` is the model's own on a GPU, and what is fastest on the CPU
+            ([`~drp_hf.models.cpu_dtype`]).
+        seed: the engine's own, for requests without one.
+        merge: whether the topmost adapter is merged; None for as it is best.
+        **kwargs: context length and prompt, as in [`~drp_hf.engines.base.TokenEngine`].
+
+    Raises:
+        DRPError: vLLM cannot start the model.
     """
 
-    def __init__(self, model: str, batch_size: int = 256, dtype: str = "auto", seed: int = 0):
+    def __init__(
+        self,
+        model: str,
+        batch_size: int = 256,
+        dtype: str = "auto",
+        seed: int = 0,
+        merge: bool | None = None,
+        **kwargs: Any,
+    ):
         from vllm import EngineArgs, LLMEngine
+        from vllm.lora.request import LoRARequest
         from vllm.platforms import current_platform
 
-        folder = local_model_dir(model)
-        config = AutoConfig.from_pretrained(folder)
-        tokenizer = load_tokenizer(model)
-        try:
-            generation_config = GenerationConfig.from_pretrained(folder)
-        except OSError:  # not every model has one; its config then names the stop token
-            generation_config = GenerationConfig.from_model_config(config)
-        super().__init__(model, tokenizer, config, stop_ids(tokenizer, generation_config.eos_token_id))
+        super().__init__(model, *describe_model(model), **kwargs)
         on_cpu = current_platform.is_cpu()
-        self.seeds_requests = not on_cpu
+        if dtype == "auto" and on_cpu:
+            dtype = cpu_dtype()
+        folder, adapter = _parts(model, dtype, on_cpu if merge is None else merge)
+        self.adapter = LoRARequest(model, 1, adapter) if adapter else None
+        lora = {"enable_lora": True, "max_lora_rank": _rank_limit(adapter)} if adapter else {}
         # vLLM would claim nearly all memory, which others use on a CPU, too, and then refuse to start.
         memory = {"kv_cache_memory_bytes": int(CPU_CACHE * psutil.virtual_memory().available)} if on_cpu else {}
         # Whenever vLLM's processes end, Python's own clean-up warns of the memory that it finds there and frees.
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
-        with ended_by_interrupt():
-            self.engine = LLMEngine.from_engine_args(
-                EngineArgs(
-                    model=folder, dtype=dtype, seed=seed, max_num_seqs=batch_size, disable_log_stats=True, **memory
-                )
-            )
+        arguments = EngineArgs(
+            model=folder,
+            dtype=dtype,
+            seed=seed,
+            max_model_len=self.context_length,
+            max_num_seqs=batch_size,
+            disable_log_stats=True,
+            **memory,
+            **lora,
+        )
+        try:
+            with ended_by_interrupt():
+                self.engine = LLMEngine.from_engine_args(arguments)
+                if self.adapter:
+                    self.engine.add_lora(self.adapter)  # what is wrong with it shows now
+        except (RuntimeError, ValueError) as error:
+            raise DRPError(
+                f"vLLM cannot start {model} ({error}): its own message says why; where memory is short, a smaller "
+                "--context-length needs less."
+            ) from error
+
+    def add_request(self, request_id: str, prompt: list[int], params: SamplingParams) -> None:
+        """Hands the engine a prompt, for the adapter if there is one."""
+        self.engine.add_request(request_id, {"prompt_token_ids": prompt}, params, lora_request=self.adapter)
 
     def _generate_ids(
         self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]
@@ -62,15 +113,15 @@ class VLLMEngine(Engine):
 
         for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
             params = SamplingParams(
-                max_tokens=sampling.max_tokens,
+                max_tokens=min(sampling.max_tokens, self.context_length - len(prompt)),
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                seed=seed if self.seeds_requests and sampling.temperature > 0 else None,
+                seed=seed % 2**63 if sampling.temperature > 0 else None,
                 stop_token_ids=sorted(self.stop_ids),
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 detokenize=False,
             )
-            self.engine.add_request(str(index), {"prompt_token_ids": prompt}, params)
+            self.add_request(str(index), prompt, params)
         unfinished = {str(index) for index in range(len(prompts))}
         try:
             while unfinished:
@@ -82,6 +133,52 @@ class VLLMEngine(Engine):
         finally:
             if unfinished:  # the caller stopped early
                 self.engine.abort_request(list(unfinished))
+
+
+def _parts(model: str, dtype: str, merge: bool) -> tuple[str, str | None]:
+    """The plain model that vLLM loads, and the adapter that it puts on top."""
+    if merge:
+        return local_model_dir(model, dtype), None
+    folder, adapter = served_parts(model, dtype)
+    if adapter and (reason := why_merged(adapter)):
+        message = f"The adapter {adapter} is merged into its base, as vLLM cannot serve {reason}."
+        Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+        return local_model_dir(model, dtype), None
+    return folder, adapter
+
+
+def why_merged(adapter: str) -> str:
+    """What of an adapter vLLM cannot serve; empty if it can.
+
+    Args:
+        adapter: its folder.
+
+    Returns:
+        The setting that vLLM does not know, as it stands in the adapter's config, or the kind of adapter.
+    """
+    config = PeftConfig.from_pretrained(adapter)
+    if config.peft_type != PeftType.LORA:
+        return f"adapters of the kind {config.peft_type.value}"
+    plain = LoraConfig()
+    changed = [field.name for field in fields(config) if getattr(config, field.name) != getattr(plain, field.name)]
+    for name in sorted(set(changed) - SERVED):
+        return f"{name}={getattr(config, name)!r}"
+    if config.init_lora_weights not in PLAIN_STARTS:
+        return f"init_lora_weights={config.init_lora_weights!r}"
+    if heads := sorted({"embed_tokens", "lm_head"}.intersection(config.target_modules or ())):
+        return f"an adapter of {' and '.join(heads)}"
+    if _rank(config) > RANKS[-1]:
+        return f"a rank above {RANKS[-1]}"
+    return ""
+
+
+def _rank(config: LoraConfig) -> int:
+    return max([config.r, *config.rank_pattern.values()])
+
+
+def _rank_limit(adapter: str) -> int:
+    rank = _rank(PeftConfig.from_pretrained(adapter))
+    return next(limit for limit in RANKS if limit >= rank)
 
 
 class _Interrupt(BaseException):

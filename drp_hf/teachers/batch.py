@@ -17,9 +17,10 @@ from typing import Any
 import openai
 
 from drp_hf.errors import DRPError
+from drp_hf.servers import client_options, describe, hopeless
 from drp_hf.teachers.asking import Asker, Conversations, Finished, Replies, Turn
 from drp_hf.teachers.base import Request, Unanswered
-from drp_hf.teachers.chat import client_options, describe, hopeless, read_completion, request_body
+from drp_hf.teachers.chat import read_completion, request_body
 
 ENDPOINT = "/v1/chat/completions"
 FILE = "drp_hf_file"

@@ -68,7 +68,7 @@ class VLLMAsker(Asker):
             )["input_ids"]
             if len(prompt) < self.engine.context_length:
                 number = str(next(self.numbers))
-                self.engine.engine.add_request(number, {"prompt_token_ids": prompt}, self._sampling(turn.request))
+                self.engine.add_request(number, prompt, self._sampling(turn.request))
                 turns[number] = (key, turn)
                 return
             turn.answer(Unanswerable(f"the request has {len(prompt)} tokens, more than the teacher's context"))

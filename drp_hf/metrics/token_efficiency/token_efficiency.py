@@ -1,47 +1,46 @@
-"""Accuracy against tokens, in the layout of the library `evaluate`."""
+"""Accuracy against tokens, in the layout of the library `evaluate`: a thin shell over scoring and figures."""
 
-from collections.abc import Callable, Sequence
+import gc
 
 import datasets
 import evaluate
-import numpy as np
+from tqdm import tqdm
 
-from drp_hf.answers import answers_match, extract_answer, stated_answer
 from drp_hf.errors import DRPError
-from drp_hf.records import THINK_CLOSE
+from drp_hf.figures import ScoreTable, figures
+from drp_hf.grading import Grader
+from drp_hf.records import render_output
+from drp_hf.scoring import Sample, score_samples
 
 _DESCRIPTION = """
-Token efficiency of reasoning models: how often the final answer is right, how many tokens were written for it, and
-against a baseline on the same questions how many tokens were saved and what that did to accuracy, with paired
-bootstrap intervals.
+Token efficiency of reasoning models: how often the final answer is right, how many tokens were written for it and what
+they were spent on, and against a baseline on the same questions how many tokens were saved and what that did to
+accuracy, with paired bootstrap intervals, an exact test, and the composite figures of the literature.
 """
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions (`list[str]`): whole outputs, think tags included, one for each question.
+    predictions (`list`): for each question one output or a list of samples. An output is a text with its think tags,
+        or a dictionary with `output`, or with `reasoning` and `response`, and as far as known `n_tokens` (tokens as
+        generated) and `finished` (whether it ended by itself; False means that it was cut at a limit). Counts in the
+        predictions also work with `add`, `add_batch` and several processes.
     references (`list[str]`): gold answers, bare.
-    n_tokens (`list[int]`, *optional*): tokens of each output as generated; `tokenizer` is needed without them.
-    tokenizer (`str`, *optional*): name of the tokenizer that counts the outputs where no counts are given.
-    finished (`list[bool]`, *optional*): whether each output ended by itself; False means that it was cut at a limit.
-        An output that was cut counts with all its tokens, and is wrong unless it closed its think tag and expressly
-        stated the right answer after it.
-    limit (`int`, *optional*): without `finished`, outputs of at least so many tokens count as cut.
+    n_tokens (`list`, *optional*): tokens of each output, in the shape of the predictions, for those without a count.
+    finished (`list`, *optional*): the same for whether each output ended by itself. An output that was cut counts with
+        all its tokens, and is right only if it closed its think tag and expressly stated the right answer after it.
+    tokenizer (`str`, *optional*): name of a tokenizer. It counts the outputs that have no count, and finds the places
+        of tokens, which else lie in proportion to characters.
     baseline_predictions, baseline_n_tokens, baseline_finished (*optional*): the same of a baseline on these questions.
-    n_resamples (`int`, defaults to 10,000), confidence (`float`, defaults to 0.95), seed (`int`, defaults to 0):
-        of the percentile bootstrap, which resamples questions (both models' outputs of a question together).
-    alpha, beta, gamma (`float`, default to 1, 3 and 5): weights of AES.
+    n_parameters (`int`, *optional*): parameters of the model, for ACU.
+    limit (`int`, *optional*): tokens at which outputs were cut. Where `finished` is not known, outputs of at least so
+        many tokens count as cut; accuracy is followed over the budget up to here (the longest output if not given).
+    budgets (`list[int]`, *optional*): tokens at which HCA, SCA and CCA are given.
+    aes, acu, sca, cca, e3, budget_keeping, bootstrap (`dict`, *optional*): constants that differ from the usual ones,
+        such as `aes={"beta": 1.0}` or `bootstrap={"n_resamples": 2000, "confidence": 0.9, "seed": 1}`.
 
 Returns:
-    `dict` of plain numbers; every `…_interval` is a list of two.
-
-    - `n`: questions; `accuracy` (with `accuracy_interval`); `mean_tokens` (with `mean_tokens_interval`),
-      `median_tokens`, `p90_tokens`: of all outputs, right or wrong; `share_truncated`: None where neither `finished`
-      nor `limit` is given.
-    - Against a baseline: `baseline_accuracy`, `baseline_mean_tokens`; `token_reduction` = 1 - L / L0, a ratio of
-      mean tokens (with `token_reduction_interval`); `delta_accuracy` = A - A0 (with `delta_accuracy_interval`).
-    - `aes` (2501.12570): with dL = (L0 - L) / L0 and dA = (A - A0) / A0, alpha dL + beta |dA| if dA >= 0, else
-      alpha dL - gamma |dA|. None where the baseline solves nothing. `aes_alpha`, `aes_beta`, `aes_gamma`: its weights.
-    - `n_resamples`, `confidence`, `seed`: what the intervals were made with.
+    `dict` of plain numbers, None where a figure is not defined; the card says what each one means. `…_interval` is a
+    list of two. `constants` holds what the composites and intervals were made with.
 
 Examples:
 
@@ -69,6 +68,15 @@ Examples:
     ... )
     >>> results["token_reduction"], results["delta_accuracy"], results["aes"]
     (0.7, 0.5, 3.7)
+
+    Two samples of one question, with their counts, as they come out of a loop:
+
+    >>> first = {"output": "<think>3 + 4 = 7</think>The answer is 7.", "n_tokens": 12, "finished": True}
+    >>> second = {"reasoning": "Hmm, is it 8?", "response": "The answer is 8.", "n_tokens": 16, "finished": True}
+    >>> metric.add(prediction=[first, second], reference="7")
+    >>> results = metric.compute()
+    >>> results["n_questions"], results["n_samples"], results["pass_at_k"]
+    (1, 2, {'1': 0.5, '2': 1.0})
 """
 
 _CITATION = """
@@ -79,16 +87,9 @@ _CITATION = """
     journal={arXiv preprint arXiv:2505.13975},
     year={2025}
 }
-@article{luo2025o1pruner,
-    title={{O1-Pruner}: Length-Harmonizing Fine-Tuning for {O1}-Like Reasoning Pruning},
-    author={Luo, Haotian and others},
-    journal={arXiv preprint arXiv:2501.12570},
-    year={2025}
-}
 """
 
-BLOCK = 4_000_000
-"""Resampled values held at once."""
+_PAPERS = "2505.13975 2107.03374 2501.12570 2502.09601 2412.21187 2501.18585 2407.19825 2511.10201".split()
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
@@ -96,188 +97,148 @@ class TokenEfficiency(evaluate.Metric):
     """See the description above."""
 
     def _info(self):
+        sample = {
+            "output": datasets.Value("string"),
+            "n_tokens": datasets.Value("int64"),
+            "finished": datasets.Value("bool"),
+        }
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
-            features=datasets.Features(
-                {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
-            ),
-            reference_urls=["https://arxiv.org/abs/2505.13975", "https://arxiv.org/abs/2501.12570"],
+            features=datasets.Features({"predictions": datasets.List(sample), "references": datasets.Value("string")}),
+            reference_urls=[f"https://arxiv.org/abs/{paper}" for paper in _PAPERS],
         )
+
+    # The library tells one form of input from another by the first prediction alone. Here every prediction may have a
+    # form of its own, so they are all brought into one before the library stores them.
+
+    def add(self, *, prediction=None, reference=None, **kwargs):
+        """Adds one question: its prediction and reference."""
+        # What `evaluate.combine` makes hands them over under the names that they have in a batch.
+        prediction, reference = kwargs.pop("predictions", prediction), kwargs.pop("references", reference)
+        super().add(prediction=_samples(prediction, "The prediction"), reference=reference, **kwargs)
+
+    def add_batch(self, *, predictions=None, references=None, **kwargs):
+        """Adds several questions: their predictions and references."""
+        super().add_batch(predictions=_all_samples("predictions", predictions), references=references, **kwargs)
 
     def _compute(
         self,
         predictions,
         references,
         n_tokens=None,
-        tokenizer=None,
         finished=None,
-        limit=None,
+        tokenizer=None,
         baseline_predictions=None,
         baseline_n_tokens=None,
         baseline_finished=None,
-        n_resamples=10_000,
-        confidence=0.95,
-        seed=0,
-        alpha=1.0,
-        beta=3.0,
-        gamma=5.0,
+        n_parameters=None,
+        limit=None,
+        budgets=(),
+        **constants,
     ):
-        correct, tokens, whole = _columns("", predictions, references, n_tokens, finished, tokenizer, limit)
-        columns = [correct, tokens]
+        if tokenizer is not None:
+            from drp_hf.models import load_tokenizer
+
+            tokenizer = load_tokenizer(tokenizer)
+        grader = Grader()
+        table = _table("", predictions, references, n_tokens, finished, tokenizer, limit, grader)
+        baseline = None
         if baseline_predictions is not None:
-            columns += _columns(
-                "baseline_", baseline_predictions, references, baseline_n_tokens, baseline_finished, tokenizer, limit
-            )[:2]
-        figures = against if baseline_predictions is not None else alone
-        table = np.stack(columns, axis=1)
-        values = figures(table.mean(axis=0)[None])
-        ends = bootstrap_interval(table, figures, n_resamples, confidence, seed)
-
-        results = {"n": len(tokens)}
-        for name, value in values.items():
-            results[name] = _plain(value[0])
-            results[f"{name}_interval"] = [_plain(end) for end in ends[name]]
-        results |= {
-            "median_tokens": float(np.median(tokens)),
-            "p90_tokens": float(np.percentile(tokens, 90)),
-            "share_truncated": None if whole is None else float(1 - np.mean(whole)),
-        }
-        if baseline_predictions is not None:
-            means = table.mean(axis=0).tolist()
-            results["baseline_accuracy"], results["baseline_mean_tokens"] = means[2:]
-            results["aes"] = aes(*means, alpha=alpha, beta=beta, gamma=gamma)
-            results |= {"aes_alpha": alpha, "aes_beta": beta, "aes_gamma": gamma}
-        return results | {"n_resamples": n_resamples, "confidence": confidence, "seed": seed}
-
-
-def is_correct(output: str, reference: str, finished: bool = True) -> bool:
-    """Whether an output answers a question.
-
-    Args:
-        output: the whole output.
-        reference: the gold answer.
-        finished: False for an output that was cut off. It is right only if it closed its think tag and expressly
-            stated the right answer after it: the last number before a cut is no answer.
-    """
-    if finished:
-        answer = extract_answer(output)
-    else:
-        answer = stated_answer(output.rpartition(THINK_CLOSE)[2]) if THINK_CLOSE in output else None
-    return answers_match(reference, answer).correct
-
-
-def aes(
-    accuracy: float,
-    tokens: float,
-    baseline_accuracy: float,
-    baseline_tokens: float,
-    alpha: float = 1.0,
-    beta: float = 3.0,
-    gamma: float = 5.0,
-) -> float | None:
-    """Accuracy-efficiency score of O1-Pruner (2501.12570).
-
-    Args:
-        accuracy, baseline_accuracy: shares of right answers.
-        tokens, baseline_tokens: mean tokens.
-        alpha: weight of the relative saving of tokens.
-        beta: weight of a relative gain in accuracy.
-        gamma: weight of a relative loss of accuracy.
-
-    Returns:
-        The score: 0 for the baseline itself, None where the baseline solves or writes nothing.
-    """
-    if not baseline_accuracy or not baseline_tokens:
-        return None
-    saving = (baseline_tokens - tokens) / baseline_tokens
-    gain = (accuracy - baseline_accuracy) / baseline_accuracy
-    return alpha * saving + (beta if gain >= 0 else gamma) * gain
-
-
-def bootstrap_interval(
-    table: np.ndarray,
-    figures: Callable[[np.ndarray], dict[str, np.ndarray]],
-    n_resamples: int,
-    confidence: float,
-    seed: int,
-) -> dict[str, np.ndarray]:
-    """Percentile bootstrap (Efron and Tibshirani 1993, chapter 13) of figures that are made from column means.
-
-    Rows are resampled whole, so that what belongs to one question stays paired.
-
-    Args:
-        table: one row a question, shape `(n, columns)`.
-        figures: from column means, shape `(resamples, columns)`, to each figure's values, shape `(resamples,)`.
-        n_resamples: how often the rows are drawn.
-        confidence: share of the resamples inside the interval.
-        seed: of the drawing.
-
-    Returns:
-        Lower and upper end of each figure; NaN where a figure is not defined in some resample.
-    """
-    random = np.random.default_rng(seed)
-    block = max(1, BLOCK // table.size)
-    means = [
-        table[random.integers(len(table), size=(min(block, n_resamples - done), len(table)))].mean(axis=1)
-        for done in range(0, n_resamples, block)
-    ]
-    tail = 50 * (1 - confidence)
-    return {name: np.percentile(values, [tail, 100 - tail]) for name, values in figures(np.concatenate(means)).items()}
-
-
-def alone(means: np.ndarray) -> dict[str, np.ndarray]:
-    """Figures of one model from means of its columns (right, tokens), shape `(resamples, 2)`."""
-    return {"accuracy": means[:, 0], "mean_tokens": means[:, 1]}
-
-
-def against(means: np.ndarray) -> dict[str, np.ndarray]:
-    """The same and the comparison, from means of the columns of both (baseline's last), shape `(resamples, 4)`."""
-    accuracy, tokens, baseline_accuracy, baseline_tokens = means.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reduction = np.where(baseline_tokens > 0, 1 - tokens / baseline_tokens, np.nan)
-    return {**alone(means), "token_reduction": reduction, "delta_accuracy": accuracy - baseline_accuracy}
-
-
-def _columns(
-    prefix: str,
-    predictions: Sequence[str],
-    references: Sequence[str],
-    n_tokens: Sequence[int] | None,
-    finished: Sequence[bool] | None,
-    tokenizer: str | None,
-    limit: int | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Per question: right (0 or 1), tokens, and whether the output is whole (None where nothing is known)."""
-    if not len(references):
-        raise DRPError("There is nothing to score: give at least one prediction.")
-    if n_tokens is None:
-        n_tokens = _count(prefix, predictions, tokenizer)
-    for name, values in (("predictions", predictions), ("n_tokens", n_tokens), ("finished", finished)):
-        if values is not None and len(values) != len(references):
-            raise DRPError(
-                f"{prefix}{name} has {len(values)} entries for {len(references)} references: give one for each."
+            outputs = _all_samples("baseline_predictions", baseline_predictions)
+            baseline = _table(
+                "baseline_", outputs, references, baseline_n_tokens, baseline_finished, tokenizer, limit, grader
             )
-    tokens = np.asarray(n_tokens, dtype=float)
-    whole = None
-    if finished is not None:
-        whole = np.asarray(finished, dtype=bool)
-    elif limit is not None:
-        whole = tokens < limit
-    ended = np.ones(len(tokens), dtype=bool) if whole is None else whole
-    correct = [is_correct(*row) for row in zip(predictions, references, ended.tolist(), strict=True)]
-    return np.asarray(correct, dtype=float), tokens, whole
+        return figures(table, baseline, budgets=budgets, n_parameters=n_parameters, limit=limit, **constants)
 
 
-def _count(prefix: str, predictions: Sequence[str], tokenizer: str | None) -> list[int]:
+# ------------------------------------------------------------------------------------------------- forms of a sample
+
+_KEYS = ({"output"}, {"reasoning", "response"})
+
+
+def _all_samples(name, predictions):
+    return [_samples(prediction, f"{name}[{i}]") for i, prediction in enumerate(predictions)]
+
+
+def _samples(prediction, where):
+    """The samples of a question, each as a dictionary with `output`, `n_tokens` and `finished`."""
+    if not isinstance(prediction, (list, tuple)):
+        return [_sample(prediction, where)]
+    if not prediction:
+        raise DRPError(f"{where} is empty: give at least one sample of each question.")
+    return [_sample(sample, f"{where}[{i}]") for i, sample in enumerate(prediction)]
+
+
+def _sample(sample, where):
+    if isinstance(sample, str):
+        sample = {"output": sample}
+    if not isinstance(sample, dict) or sample.keys() - {"n_tokens", "finished"} not in _KEYS:
+        raise DRPError(
+            f"{where} is {sample!r:.80}: give a text, or a dictionary with output (or reasoning and response), and "
+            "n_tokens and finished as far as they are known."
+        )
+    output = sample["output"] if "output" in sample else render_output(sample["reasoning"], sample["response"])
+    # Half a surrogate pair can be in a text of a model, but in no Arrow file.
+    output = output.encode(errors="replace").decode()
+    return {"output": output, "n_tokens": sample.get("n_tokens"), "finished": sample.get("finished")}
+
+
+# ------------------------------------------------------------------------------------------------------- their scores
+
+
+def _table(prefix, predictions, references, n_tokens, finished, tokenizer, limit, grader):
+    """Scores every sample."""
+    if len(predictions) != len(references):
+        raise DRPError(
+            f"{prefix}predictions has {len(predictions)} entries for {len(references)} references: give one for each."
+        )
+    columns = {"n_tokens": n_tokens, "finished": finished}
+    for name, values in columns.items():
+        columns[name] = _in_shape(f"{prefix}{name}", values, predictions)
+    flat = [(index, sample) for index, samples in enumerate(predictions) for sample in samples]
+    given = zip(flat, columns["n_tokens"], columns["finished"], strict=True)
+
+    def samples():
+        for (index, sample), count, whole in given:
+            count = count if sample["n_tokens"] is None else sample["n_tokens"]
+            if count is None:
+                count = _count(prefix, index, sample["output"], tokenizer)
+            whole = whole if sample["finished"] is None else sample["finished"]
+            if whole is None and limit is not None:
+                whole = count < limit
+            yield Sample(sample["output"], references[index], count, whole)
+
+    scores = score_samples(samples(), grader, tokenizer)
+    progress = tqdm(scores, desc=f"Scoring {prefix}predictions", total=len(flat), delay=5, leave=False)
+    # Nothing here leaves cycles behind, and looking for them in all that is imported takes a fifth of the time.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return ScoreTable.of((index for index, _ in flat), progress)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _in_shape(name, values, predictions):
+    """One value a sample, of a list that has one value or a list of them for each question."""
+    if values is None:
+        return [None] * sum(map(len, predictions))
+    nested = [value if isinstance(value, (list, tuple)) else [value] for value in values]
+    if len(nested) != len(predictions):
+        raise DRPError(f"{name} has {len(nested)} entries for {len(predictions)} questions: give one for each.")
+    for index, (given, samples) in enumerate(zip(nested, predictions, strict=True)):
+        if len(given) != len(samples):
+            raise DRPError(f"{name}[{index}] has {len(given)} entries for {len(samples)} samples: give one for each.")
+    return [value for given in nested for value in given]
+
+
+def _count(prefix, index, output, tokenizer):
     if tokenizer is None:
-        raise DRPError(f"Give {prefix}n_tokens as they were generated, or the name of a tokenizer that counts them.")
-    from drp_hf.models import load_tokenizer
-
-    encoded = load_tokenizer(tokenizer)(list(predictions), add_special_tokens=False)
-    return [len(ids) for ids in encoded["input_ids"]]
-
-
-def _plain(value: np.floating) -> float | None:
-    return None if np.isnan(value) else float(value)
+        raise DRPError(
+            f"{prefix}predictions[{index}] has no count: give {prefix}n_tokens as they were generated, or the name of "
+            "a tokenizer that counts them."
+        )
+    return len(tokenizer(output, add_special_tokens=False)["input_ids"])

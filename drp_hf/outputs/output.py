@@ -1,0 +1,132 @@
+"""What every format is read into, and the checks that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drp_hf.answers import extract_answer, stated_answer
+from drp_hf.errors import DRPError
+from drp_hf.tables import JSON_LINES
+
+LONGEST_BARE = 200
+"""Characters; a longer gold answer, or one of several lines, is a whole solution."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a model.
+
+    Args:
+        where: file and row, for messages.
+        question: what was asked.
+        golds: the answers that count as right, bare.
+        output: the whole output, think tags included.
+        benchmark: what the question belongs to; None where the source does not say.
+        sample: number of the sample among those of its question (0, 1, …); None where the source does not say.
+        n_tokens: length as generated; None where the source does not say.
+        finished: whether the model ended it; None where the source does not say.
+        limit: tokens after which it was cut; None where the source does not say.
+    """
+
+    where: str
+    question: str
+    golds: tuple[str, ...]
+    output: str
+    benchmark: str | None = None
+    sample: int | None = None
+    n_tokens: int | None = None
+    finished: bool | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of one model.
+
+    Args:
+        model: its name.
+        read: gives the outputs one by one; can be called more than once.
+        limit: tokens after which all of them were cut; None where the source does not say, or they differ.
+        n_parameters: parameters of the model; None where the source does not say.
+    """
+
+    model: str
+    read: Callable[[], Iterator[Output]]
+    limit: int | None = None
+    n_parameters: int | None = None
+
+
+def bare_golds(value: Any, where: str, field: str) -> tuple[str, ...]:
+    """The bare answers in a gold field: a text, a number, or a list of them.
+
+    What a whole solution states (`\\boxed{18}`, "… #### 18", "the answer is 18") is taken from it; of several lines
+    that state nothing, the final answer as of an output.
+
+    Raises:
+        DRPError: there is none.
+    """
+    values = value if isinstance(value, list | tuple) else [value]
+    golds = []
+    for one in values:
+        if isinstance(one, bool) or not isinstance(one, str | int | float):
+            raise DRPError(f"{where}: the field {field!r} holds {one!r:.60}, it must be a text or a number.")
+        text = str(one).strip()
+        solution = "\n" in text or len(text) > LONGEST_BARE
+        gold = stated_answer(text) or (extract_answer(text) if solution else None) or text
+        if not gold:
+            raise DRPError(f"{where}: the field {field!r} is empty; fill it or drop the row.")
+        golds.append(whole(gold))
+    if not golds:
+        raise DRPError(f"{where}: the field {field!r} is empty; fill it or drop the row.")
+    return tuple(dict.fromkeys(golds))
+
+
+def need(row: Mapping[str, Any], field: str, kinds: type | tuple[type, ...], where: str) -> Any:
+    """The value of a field that a row must have.
+
+    Raises:
+        DRPError: it is missing or of another type.
+    """
+    if field not in row:
+        raise DRPError(f"{where} has no field {field!r}, only {', '.join(row)}: add it or drop the row.")
+    value = row[field]
+    if kinds is int and isinstance(value, float) and value.is_integer():  # as a table with gaps holds whole numbers
+        value = int(value)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+        expected = " or ".join(_NAMES[kind] for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+        raise DRPError(f"{where}: the field {field!r} holds {value!r:.60}, it must be {expected}.")
+    return value
+
+
+def one_run(source: str, tasks: Mapping[str, str | None]) -> None:
+    """Checks that no task is there twice.
+
+    Args:
+        source: what the user gave.
+        tasks: task by file.
+
+    Raises:
+        DRPError: one is, as after two runs into the same folder.
+    """
+    seen: dict[str | None, str] = {}
+    for path, task in tasks.items():
+        if task in seen:
+            raise DRPError(f"{source} holds the task {task} twice ({seen[task]} and {path}): give one of the files.")
+        seen[task] = path
+
+
+def name_of(source: str) -> str:
+    """What a file, folder or data set is called: its last part, of a file without its ending."""
+    path = Path(source)
+    return path.stem if path.suffix in (*JSON_LINES, ".parquet") else path.name
+
+
+def whole(text: str) -> str:
+    """The text with halves of surrogate pairs, which JSON can hold but no file can, replaced."""
+    return text.encode("utf-8", "replace").decode()
+
+
+_NAMES = {str: "text", int: "a whole number", bool: "true or false", dict: "an object", list: "a list"}

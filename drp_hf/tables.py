@@ -1,0 +1,158 @@
+"""Rows from a file, a folder or the Hub, as they are: which columns they must have is for the reader to say.
+
+JSON Lines are read line by line and Parquet batch by batch, so that a file of any size fits. What is wrong with the
+source (not found, not JSON, invalid UTF-8) is one sentence that names file and row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from drp_hf.errors import DRPError
+from drp_hf.provenance import fingerprint
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+BATCH = 100
+"""Rows of a Parquet file that are in memory at a time: a row of a long trace may have a megabyte."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file or split.
+
+    Args:
+        name: file or data set, for messages.
+        columns: what the rows have (of JSON Lines: what the first row has).
+        schema: the types; None for JSON Lines, whose rows can only be looked at one by one.
+        count: number of rows; None for JSON Lines, which would have to be read for it.
+        rows: called with the columns to read (all if None), gives row numbers from 1 and plain rows; can be called
+            more than once.
+    """
+
+    name: str
+    columns: list[str]
+    schema: pa.Schema | None
+    count: int | None
+    rows: Callable[[Sequence[str] | None], Iterator[tuple[int, Mapping[str, Any]]]]
+
+    def first(self) -> Mapping[str, Any]:
+        """The first row."""
+        return next(self.rows(None))[1]
+
+
+def open_tables(source: str | Path, split: str | None = None) -> dict[str, Table]:
+    """Opens a source.
+
+    Args:
+        source: a JSON Lines or Parquet file (one split, `train`), a data set folder, or the name of a data set on the
+            Hub.
+        split: the split to open; all of them if None.
+
+    Returns:
+        A table a split, each with at least one row.
+
+    Raises:
+        DRPError: not found, empty or unreadable, or a split of a file is asked for.
+    """
+    path = Path(source)
+    if path.is_file():
+        if split is not None:
+            raise DRPError(f"{source} is one file: leave out the split {split!r}, which only a data set has.")
+        return {"train": open_file(path)}
+    if not path.is_dir() and (path.suffix in (*JSON_LINES, ".parquet") or path.is_absolute() or len(path.parts) > 2):
+        raise DRPError(f"{source} does not exist: give a JSON Lines or Parquet file, a folder, or a data set's name.")
+    return _open_data_set(source, split)
+
+
+def open_file(path: Path) -> Table:
+    """Opens one JSON Lines or Parquet file.
+
+    Raises:
+        DRPError: its ending is another, or it is empty or unreadable.
+    """
+    if path.suffix not in (*JSON_LINES, ".parquet"):
+        raise DRPError(f"{path} has an unknown ending: give JSON Lines (.jsonl) or Parquet (.parquet).")
+    table = _open_parquet(path) if path.suffix == ".parquet" else _open_json_lines(path)
+    if table is None or table.count == 0:
+        raise DRPError(f"{path} is empty: give a file with at least one row.")
+    return table
+
+
+def _open_json_lines(path: Path) -> Table | None:
+    def rows(columns: Sequence[str] | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield number, _parse(path, number, line)
+
+    first = next(rows(), None)
+    return Table(str(path), list(first[1]), None, None, rows) if first else None
+
+
+def _parse(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        raise DRPError(
+            f"{path} row {number} is not valid UTF-8 (byte {error.start + 1} of the row): save the file as UTF-8."
+        ) from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DRPError(f"{path} row {number} is not JSON ({error}): write one object a line.") from error
+    if not isinstance(row, dict):
+        raise DRPError(
+            f"{path} row {number} is not a JSON object but a {type(row).__name__}: write one object a line."
+        )
+    return row
+
+
+def _open_parquet(path: Path) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise DRPError(f"{path} is not a Parquet file ({error}): give a file that is.") from error
+
+    def rows(columns: Sequence[str] | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        number = 0
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=BATCH, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+    schema = file.schema_arrow
+    return Table(str(path), schema.names, schema, file.metadata.num_rows, rows)
+
+
+def _open_data_set(source: str | Path, split: str | None) -> dict[str, Table]:
+    from datasets import Dataset, DatasetDict, config, load_dataset
+
+    # A folder with a card is cached by its name alone: another of that name, or its earlier content, would be read.
+    folder = Path(source)
+    cache = Path(config.HF_DATASETS_CACHE, "folders", fingerprint(folder)) if folder.is_dir() else None
+    try:
+        loaded = load_dataset(str(source), split=split, cache_dir=cache and str(cache))
+    except Exception as error:  # a library's many ways to say that it cannot be loaded
+        cause = " ".join(str(error).split())
+        raise DRPError(f"the data set {source} cannot be loaded ({type(error).__name__}: {cause}).") from error
+    data_sets: dict[str, Dataset] = dict(loaded) if isinstance(loaded, DatasetDict) else {str(split): loaded}
+    tables = {}
+    for name, data_set in data_sets.items():
+        title = f"{source} ({name})"
+        if not len(data_set):
+            raise DRPError(f"{title} is empty: give a data set with at least one row.")
+
+        def rows(columns: Sequence[str] | None = None, data_set: Dataset = data_set) -> Iterator[tuple[int, Any]]:
+            return enumerate(data_set.select_columns(list(columns)) if columns else data_set, 1)
+
+        schema = data_set.features.arrow_schema
+        tables[name] = Table(title, schema.names, schema, len(data_set), rows)
+    return tables

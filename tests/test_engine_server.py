@@ -1,0 +1,212 @@
+"""The server engine, against a server on loopback that writes with the transformers engine."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from benchmarks.chat_server import ChatServer
+from drp_hf import servers
+from drp_hf.engines import Sampling, make_engine
+from drp_hf.engines.server import ChatEngine, CompletionsEngine, read_chat, read_completion
+from drp_hf.errors import DRPError
+
+MODEL = "smollm2-embedded"
+QUESTIONS = ["Hi", "What is 2+3?", "Name a colour."]
+KEY = "sk-secret-0123456789abcdef"
+
+
+class Loopback(ThreadingHTTPServer):
+    """Serves an engine's model as an OpenAI-compatible server does: `/models`, `/completions`, `/chat/completions`.
+
+    Args:
+        engine: the transformers engine that writes.
+        names: of the models that it lists.
+    """
+
+    def __init__(self, engine, names=(MODEL,)):
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.engine = engine
+        self.names = names
+        self.writing = threading.Lock()
+        self.requests = []
+        self.failures = []
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+    def write(self, prompt, body):
+        sampling = Sampling(body["max_tokens"], body["temperature"], body["top_p"])
+        with self.writing:
+            ((_, ids),) = self.engine._generate_ids([prompt], sampling, [body.get("seed", 0)])
+        completion = self.engine._completion("", ids)
+        return completion.text, {
+            "usage": {"prompt_tokens": len(prompt), "completion_tokens": len(ids)},
+            "finish_reason": "stop" if completion.finished else "length",
+        }
+
+
+class Answering(BaseHTTPRequestHandler):
+    def do_GET(self):
+        names = self.server.names
+        self.reply(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append((self.path, body))
+        if self.server.failures:
+            status, headers = self.server.failures.pop()
+            return self.reply(status, {"error": {"message": "not now"}}, headers)
+        engine = self.server.engine
+        if self.path == "/v1/completions":
+            text, end = self.server.write(body["prompt"], body)
+            choice = {"index": 0, "text": text}
+        else:
+            prompt = engine.tokenizer.apply_chat_template(
+                body["messages"], add_generation_prompt=True, return_dict=True
+            )["input_ids"]
+            text, end = self.server.write(prompt, body)
+            choice = {"index": 0, "message": {"role": "assistant", "content": text}}
+        choice["finish_reason"] = end["finish_reason"]
+        self.reply(200, {"object": "completion", "choices": [choice], "usage": end["usage"]})
+
+    def reply(self, status, payload, headers=()):
+        content = json.dumps(payload).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", **dict(headers)}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(servers, "FIRST_DELAY", 0.01)
+
+
+@pytest.fixture(scope="module")
+def local():
+    return make_engine("transformers", MODEL, dtype="float32")
+
+
+@pytest.fixture
+def server(local):
+    server = Loopback(local)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_prompts_and_answers_are_those_of_the_transformers_engine(local, server):
+    engine = make_engine("server", MODEL, base_url=server.url, batch_size=2)
+    assert isinstance(engine, CompletionsEngine)
+    greedy = Sampling(12)
+    expected = dict(local.generate(QUESTIONS, greedy))
+    assert dict(engine.generate(QUESTIONS, greedy)) == expected
+    _, prompts = local.encode(QUESTIONS)
+    assert sorted(body["prompt"] for _, body in server.requests) == sorted(prompts)
+    assert all(body["stop_token_ids"] == sorted(local.stop_ids) for _, body in server.requests)
+    assert all("seed" not in body for _, body in server.requests)
+
+    sampled = Sampling(6, temperature=1.0, top_p=0.9)
+    arguments = (QUESTIONS[:2], sampled, [5, 2**60], [None, "It is"])
+    assert dict(engine.generate(*arguments)) == dict(local.generate(*arguments))
+
+
+def test_the_context_and_the_frame_of_the_prompt_hold_here_too(local, server):
+    engine = make_engine("server", MODEL, base_url=server.url, context_length=60, prompt="{question}!", system="Sing.")
+    (prompt,) = engine.encode(["Tell a story"])[1]
+    assert local.tokenizer.decode(prompt).startswith(
+        "<|im_start|>system\nSing.<|im_end|>\n<|im_start|>user\nTell a story!"
+    )
+    ((_, answer),) = engine.generate(["Tell a story"], Sampling(500))
+    assert (answer.n_tokens, answer.finished) == (60 - len(prompt), False)
+
+
+def test_without_a_tokenizer_the_server_renders_the_messages(local, server, capsys):
+    server.names = ("./gpt-0",)
+    engine = make_engine("server", "./gpt-0", base_url=server.url)
+    assert isinstance(engine, ChatEngine) and engine.tokenizer is None
+    assert "./gpt-0 is asked through the server's own chat template" in capsys.readouterr().err
+    assert dict(engine.generate(QUESTIONS, Sampling(12))) == dict(local.generate(QUESTIONS, Sampling(12)))
+    with pytest.raises(DRPError, match="gpt-0 cannot be made to go on from a text"):
+        list(engine.generate(["Hi"], Sampling(5), prefixes=["So"]))
+
+
+def test_passing_failures_are_tried_again(local, server):
+    engine = make_engine("server", MODEL, base_url=server.url, batch_size=1)
+    server.failures = [(500, {}), (503, {}), (429, {"Retry-After": "0.05"})]
+    assert dict(engine.generate(QUESTIONS[:1], Sampling(5))) == dict(local.generate(QUESTIONS[:1], Sampling(5)))
+    assert len(server.requests) == 4
+
+
+def test_nothing_is_asked_after_the_caller_has_enough(server):
+    engine = make_engine("server", MODEL, base_url=server.url, batch_size=1)
+    answers = engine.generate(["Hi"] * 5, Sampling(3))
+    next(answers)
+    answers.close()
+    assert len(server.requests) <= 2
+
+
+def test_a_refused_request_is_told(server):
+    engine = make_engine("server", MODEL, base_url=server.url)
+    server.failures = [(400, {})]
+    with pytest.raises(DRPError, match="refuses a request .*not now"):
+        list(engine.generate(["Hi"], Sampling(3)))
+    assert len(server.requests) == 1, "asking again would not help"
+
+
+def test_a_server_that_goes_away(server, monkeypatch):
+    engine = make_engine("server", MODEL, base_url=server.url)
+    server.shutdown()
+    server.server_close()
+    monkeypatch.setattr("drp_hf.engines.server.MAX_ATTEMPTS", 3)
+    with pytest.raises(DRPError, match="the server does not answer .*: start it"):
+        list(engine.generate(["Hi"], Sampling(3)))
+    with pytest.raises(DRPError, match="the server does not answer"):
+        make_engine("server", MODEL, base_url=server.url)
+
+
+def test_wrong_key_and_wrong_model(server, monkeypatch):
+    with pytest.raises(DRPError, match="serves smollm2-embedded, and not 'other': correct the model"):
+        make_engine("server", "other", base_url=server.url)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with ChatServer(api_key="another") as chat, pytest.raises(DRPError, match="refuses the key") as failure:
+        make_engine("server", "teacher", base_url=chat.url)
+    assert KEY not in str(failure.value)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(DRPError, match="there is no key"):
+        make_engine("server", "gpt-4o")
+
+
+def chat_answer(message, finish_reason="stop"):
+    return {"choices": [{"message": message, "finish_reason": finish_reason}], "usage": {"completion_tokens": 7}}
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_reasoning_in_a_field_of_its_own_gets_its_tags_back(field):
+    whole = read_chat(chat_answer({"content": "\n\nIt is 7.", field: "\n3 + 4 = 7\n"}))
+    assert whole.text == "<think>\n3 + 4 = 7\n</think>\n\nIt is 7." and (whole.n_tokens, whole.finished) == (7, True)
+    cut = read_chat(chat_answer({"content": None, field: "3 + 4"}, "length"))
+    assert (cut.text, cut.finished) == ("<think>\n3 + 4", False)
+
+
+def test_tags_in_the_text():
+    both = "<think>\n3 + 4 = 7\n</think>\n\n7"
+    assert read_chat(chat_answer({"content": both, "reasoning_content": None})).text == both
+    assert read_chat(chat_answer({"content": both.removeprefix("<think>\n")})).text == both, "the template's tag"
+    assert read_chat(chat_answer({"content": "It is 7."})).text == "It is 7."
+
+
+def test_what_is_no_completion_is_an_error():
+    for answer in ({}, {"choices": []}, {"choices": [{"text": "x", "finish_reason": "stop"}]}, {"choices": None}):
+        with pytest.raises(ValueError, match="no completion"):
+            read_completion(answer)
