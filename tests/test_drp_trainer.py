@@ -374,6 +374,7 @@ def as_raw(rows):
     return rows.map(delete)
 
 
+@pytest.mark.slow
 def test_masked_raw_leaves_deleted_steps_and_unlikelihood_unlearns_them(train, rows):
     def deleted_losses(trainer):
         return [e["action_loss/DELETE"] for e in trainer.state.log_history if "action_loss/DELETE" in e]
