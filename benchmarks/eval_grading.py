@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table, box
 
 from drp_hf.answers import extract_answer
 from drp_hf.grading import Grader, Verdict
@@ -91,15 +91,16 @@ def main() -> None:
         rows = grade(args.folder, grader)
     read = labels()
 
-    table = Table()
-    table.add_column("file", no_wrap=True)
-    for name in ("rows", "counted right", "without answer", "checkers differ", "read", "agree"):
-        table.add_column(name, justify="right")
+    caption = "none: without an answer; two: its checkers differ; read: by people; same: and the grader says so too"
+    table = Table(box=box.SIMPLE, caption=caption, caption_justify="left")
+    table.add_column("traces", no_wrap=True)
+    for name in ("rows", "right", "none", "two", "read", "same"):
+        table.add_column(name, justify="right", no_wrap=True)
     for file in dict.fromkeys(row.file for row in rows):
         of_file = [row for row in rows if row.file == file]
         known = [(row, read[file, row.number]) for row in of_file if (file, row.number) in read]
         table.add_row(
-            file,
+            Path(file).stem,
             str(len(of_file)),
             str(sum(row.verdict.correct for row in of_file)),
             str(sum(row.answer is None for row in of_file)),
