@@ -1,4 +1,4 @@
-"""Compares the grader with people who read the same answers, and its two checkers with each other.
+"""Compares the grader with a careful reading of the same answers, and its two checkers with each other.
 
     python benchmarks/eval_grading.py [../shared/data/traces]
 
@@ -91,7 +91,7 @@ def main() -> None:
         rows = grade(args.folder, grader)
     read = labels()
 
-    caption = "none: without an answer; two: its checkers differ; read: by people; same: and the grader says so too"
+    caption = "none: without an answer; two: its checkers differ; read: by a reader; same: and the grader says so too"
     table = Table(box=box.SIMPLE, caption=caption, caption_justify="left")
     table.add_column("traces", no_wrap=True)
     for name in ("rows", "right", "none", "two", "read", "same"):
