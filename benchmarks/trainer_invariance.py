@@ -72,6 +72,7 @@ def train(batch: int, accumulation: int, hidden_size: int, layers: int, **settin
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+        trainer.accelerator.wait_for_everyone()  # see drp_hf.commands.training.train_and_save
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 

@@ -141,6 +141,9 @@ def train_and_save(
                 save_merged(training.output_dir)
         record = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config))
         write_run_info(training.output_dir, stage, record, inputs=[arguments.dataset, model_config.model_name_or_path])
+    # Nobody leaves before all is written; and a gloo group that is released right after a collective can hang: torch
+    # waits, holding the GIL, for a thread that wants the GIL to release the collective's tensors.
+    trainer.accelerator.wait_for_everyone()
     return trained.metrics["train_runtime"]
 
 
