@@ -17,7 +17,7 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -m "not slow and not vllm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not vllm" -n auto --maxprocesses 8 --dist loadfile
 
 # What the language-model teachers cost and survive; TRACES is a JSON Lines file of real traces. About 20 minutes.
 bench-teachers: $(VENV)/installed

@@ -403,6 +403,7 @@ def test_hostile_traces(piece):
 # -------------------------------------------------------------------------------------------------------- real data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strength", "accepted", "kept"), [("default", 0.97, 0.30), ("hard", 0.95, 0.20)])
 def test_real_r1_traces(shared_data, strength, accepted, kept):
     rows = [prune(trace, strength) for trace in traces(shared_data, "gsm8k_test__deepseek-r1")]
