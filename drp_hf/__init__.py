@@ -24,13 +24,14 @@ __all__ = [
     "DRPConfig",
     "DRPTrainer",
     "Problem",
+    "PrunedCorpus",
     "SlicingTeacher",
     "Step",
     "Trace",
     "prune_trace",
 ]
 
-from drp_hf.corpus.builder import register  # noqa: E402
+from drp_hf.corpus.builder import PrunedCorpus, register  # noqa: E402
 from drp_hf.records import Action, CorpusRow, Problem, Step, Trace  # noqa: E402
 
 register()

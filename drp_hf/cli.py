@@ -12,6 +12,7 @@ STAGES = {
     "dpo": "teach a student to prefer pruned traces to raw ones",
     "evaluate": "measure tokens and accuracy of a model",
     "score": "measure tokens and accuracy of outputs that other programs wrote",
+    "push": "publish a corpus, a student or the metric on the Hugging Face Hub",
     "report": "compare evaluations: table, plots, HTML page",
     "quickstart": "the whole pipeline on the embedded default",
 }

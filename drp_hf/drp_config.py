@@ -10,17 +10,19 @@ import torch
 from trl import SFTConfig
 
 from drp_hf.errors import DRPError
+from drp_hf.hub.training import PublishingConfig
 from drp_hf.records import Action
 from drp_hf.step_weights import NORMALIZATIONS, SCOPES, STRADDLES, WeightRules
 
 
 @dataclass
-class DRPConfig(SFTConfig):
+class DRPConfig(PublishingConfig, SFTConfig):
     r"""
     Configuration class for the [`~drp_hf.drp_trainer.DRPTrainer`].
 
     This class includes only the parameters that are specific to step-aware training. For the others, see
-    [`~trl.SFTConfig`] and [`~transformers.TrainingArguments`].
+    [`~trl.SFTConfig`], [`~transformers.TrainingArguments`] and, for what goes to the Hub,
+    [`~drp_hf.hub.training.PublishingConfig`].
 
     The weight of a token is the product of all rules that concern it. What no rule concerns weighs 1; 0 masks: those
     tokens stay in the context and leave loss, denominator and metrics, as with a label of -100. Weights are finite and

@@ -20,6 +20,7 @@ from trl.trainer.utils import get_config_model_id, global_then_local_main_first,
 
 from drp_hf.drp_config import DRPConfig
 from drp_hf.errors import DRPError
+from drp_hf.hub.training import PublishingTrainer
 from drp_hf.rendering import check_stop
 from drp_hf.row_encoder import GROUPS, IGNORED, WARMUP_WEIGHTS, WEIGHTS, encoder_for
 from drp_hf.step_metrics import StepMetrics
@@ -85,7 +86,7 @@ class _Recorder:
         return outputs
 
 
-class DRPTrainer(SFTTrainer):
+class DRPTrainer(PublishingTrainer, SFTTrainer):
     r"""
     Trainer for distillation on pruned reasoning traces (DRP, arXiv 2505.13975): [`~trl.SFTTrainer`] with a weight for
     every token of the completion, taken from the step the token belongs to.
@@ -107,6 +108,9 @@ class DRPTrainer(SFTTrainer):
     Data with steps is logged with `action_loss/…` and `skill_loss/…`, the mean negative log-likelihood (nats a token,
     without weights) by action and by category of skill, and `action_tokens/…` and `skill_tokens/…`, their share of the
     tokens in the loss. What lies outside of the steps counts as `think_close`, `answer`, `stop` and `other`.
+
+    The card that it writes is the student's, and `push_to_hub` publishes the student without the trainer's state, into
+    a private repository unless told otherwise: see [`~drp_hf.hub.training.PublishingConfig`].
 
     Args:
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -143,22 +147,9 @@ class DRPTrainer(SFTTrainer):
     ```
     """
 
+    stage = "sft"
     _tag_names = ["trl", "sft", "drp"]
     _name = "DRP"
-    _paper = {
-        "title": "DRP: Distilled Reasoning Pruning with Skill-aware Step Decomposition for Efficient Large Reasoning "
-        "Models",
-        "id": "2505.13975",
-        "citation": """@inproceedings{jiang2026drp,
-    title        = {{DRP: Distilled Reasoning Pruning with Skill-aware Step Decomposition
-                    for Efficient Large Reasoning Models}},
-    author       = {Jiang and Li and Ferraro},
-    booktitle    = {Findings of the Association for Computational Linguistics: ACL 2026},
-    year         = 2026,
-    eprint       = {2505.13975},
-    archivePrefix = {arXiv},
-}""",
-    }
 
     def __init__(
         self,

@@ -14,6 +14,8 @@ from pathlib import Path
 from drp_hf.errors import DRPError
 
 EMBEDDED = "smollm2-embedded"
+EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""The model whose weights, of 4 bits each, the package has."""
 REASONER = "quickstart-reasoner"
 
 

@@ -14,7 +14,8 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+
+from drp_hf.math_worker import __file__ as WORKER
 
 START_LIMIT = 120.0
 """Seconds a process gets to start."""
@@ -46,7 +47,7 @@ class _Process:
         # A plain subprocess: it needs no importable __main__, and nothing of a parent full of threads is forked. -P
         # keeps the modules beside the file from hiding those of the same name elsewhere. Unbuffered pipes leave
         # nothing behind in a forked child, and a request is shorter than what a pipe holds.
-        command = [sys.executable, "-P", str(Path(__file__).with_name("math_worker.py"))]
+        command = [sys.executable, "-P", WORKER]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.popen = subprocess.Popen(command, bufsize=0, **pipes)
         if not self._line(START_LIMIT):

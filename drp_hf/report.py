@@ -57,7 +57,7 @@ def write_report(
     benchmarks = compare([read_evaluation(folder) for folder in run_dirs])
     corpus = read_corpus(Path(corpus_dir)) if corpus_dir else None
 
-    parts = _file_names(benchmarks)
+    parts = file_names(benchmarks)
     wanted = {part: benchmark_plots(benchmark) for part, benchmark in zip(parts, benchmarks, strict=True)}
     if corpus:
         wanted["corpus"] = corpus_plots(corpus)
@@ -169,7 +169,7 @@ def draw(output_html: Path, wanted: dict[str, dict[str, Plot]]) -> dict[str, dic
     return pictures
 
 
-def _file_names(benchmarks: Sequence[Benchmark]) -> list[str]:
+def file_names(benchmarks: Sequence[Benchmark]) -> list[str]:
     """Names of benchmarks as parts of file names: plain, and no two the same."""
     names: list[str] = []
     for benchmark in benchmarks:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from drp_hf.errors import DRPError
-from drp_hf.records import CORPUS_FEATURES, Action, CorpusRow, Step
+from drp_hf.corpus.folder import corpus_rows
+from drp_hf.records import Action, CorpusRow, Step
 
 if TYPE_CHECKING:
     from drp_hf.corpus.card import CorpusSummary
@@ -90,35 +90,6 @@ def places_of(steps: Sequence[Step]) -> np.ndarray:
     overlaps = np.clip(np.minimum(ends, edges[1:]) - np.maximum(starts, edges[:-1]), 0, None) / edges[1]
     np.add.at(shares, [list(Action).index(step.action) for step in steps], overlaps)
     return shares
-
-
-def corpus_rows(folder: Path) -> Iterator[CorpusRow]:
-    """Every row of a corpus, accepted or not, a thousand in memory at a time.
-
-    Raises:
-        DRPError: the folder is no corpus, or its files lack a column.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    files = sorted((folder / "raw").glob("*.parquet"))
-    if not files:
-        raise DRPError(f"{folder} has no raw/*.parquet: give a corpus folder that drp prune wrote.")
-    for file in files:
-        try:
-            parquet = pq.ParquetFile(file)
-        except pa.ArrowInvalid as error:
-            raise DRPError(f"{file} is not a Parquet file ({error}): prune again.") from error
-        missing = [name for name in CORPUS_FEATURES if name not in parquet.schema_arrow.names]
-        if missing:
-            raise DRPError(f"{file} lacks the column {missing[0]!r}: prune again with this version.")
-        for batch in parquet.iter_batches(1000, columns=list(CORPUS_FEATURES)):
-            for row in batch.to_pylist():
-                try:
-                    corpus_row = CorpusRow.from_dict(row)
-                except ValueError as error:
-                    raise DRPError(f"{file} has a step with an unknown action ({error}): prune again.") from error
-                yield corpus_row
 
 
 def shown_trace(row: CorpusRow) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def _open_parquet(path: Path) -> Table:
 
     def rows(columns: Sequence[str] | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
         number = 0
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=BATCH, columns=columns):
+        for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(batch_size=BATCH, columns=columns):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from datasets import get_dataset_config_names, load_dataset
+import yaml
+from datasets import List, get_dataset_config_names, load_dataset
 from huggingface_hub import DatasetCard
 
 from drp_hf import Action, CorpusRow, Step
 from drp_hf.commands.prune import PruneConfig, main
 from drp_hf.corpus import VIEWS
 from drp_hf.corpus.builder import NAME, SAMPLE_DIR
-from drp_hf.corpus.card import CorpusSummary, write_card
+from drp_hf.corpus.card import CorpusSummary, View, render_card, write_card
+from drp_hf.corpus.folder import split_files
+from drp_hf.corpus.origin import Origin, public_path, read_origin
 from drp_hf.corpus.views import VIEW_FEATURES, view_rows
 from drp_hf.errors import DRPError
 from drp_hf.pruning import apply_steps, check
@@ -161,7 +164,10 @@ def test_the_card(corpus):
         "slicing-default",
         "arxiv.org/abs/2505.13975",
         "traces.jsonl --output_dir",
-        "Traces written by hand-written;",
+        "| student (wrote the traces) | `hand-written` |",
+        "| teacher (decided the steps) | `slicing-default` |",
+        "| prompts | none: the teacher is no language model |",
+        "| traces | `traces.jsonl` (fingerprint `",
     ):
         assert line in card.text, line
     raw = pq.read_table(corpus / "raw" / "train.parquet").to_pylist()
@@ -169,6 +175,24 @@ def test_the_card(corpus):
     assert f"| before | {before:,} |" in card.text
     deleted = sum(step["action"] == "DELETE" for row in raw if row["accepted"] for step in row["steps"])
     assert f"| DELETE | {deleted} |" in card.text
+
+
+def test_the_card_names_the_prompts_of_a_language_model():
+    teachers = ("gpt (compact-v1, default, else slicing-default)", "gpt (paper-v3, hard)", "x (odd)")
+    rows = [CorpusRow("q", "5", "", "", "m", teacher=teacher) for teacher in teachers]
+    views = [View("raw", {"train": 3}, {"train": "raw/train.parquet"}, "0")]
+    text = str(render_card("t", "t", CorpusSummary(rows), views, Origin()))
+    assert "| prompts | protocol compact, version 1, protocol paper, version 3 |" in text
+    assert "The settings that made it are not recorded." in text
+
+
+def test_every_column_has_a_meaning():
+    text = str(render_card("t", "t", CorpusSummary(), [View("raw", {}, {}, "0")], Origin()))
+    columns = text[text.index("## Columns") : text.index("## How it was made")]
+    for features in VIEW_FEATURES.values():
+        inner = [name for value in features.values() if isinstance(value, List) for name in value.feature]
+        for name in {*features, *inner} - {"role", "content"}:
+            assert f"`{name}`" in columns, name
 
 
 def test_histogram_counts_every_trace():
@@ -183,13 +207,55 @@ def test_histogram_counts_every_trace():
 
 
 def test_a_card_survives_odd_names(tmp_path):
-    row = CorpusRow("q", "5", "abc", "", "{{ model }}", [Step(0, 3, "a | b\n{% if %}", Action.KEEP)], accepted=True)
+    row = CorpusRow(
+        "q", "5", "abc", "", "{{ model }}", [Step(0, 3, "a | b\n{% if %} <img>", Action.KEEP)], accepted=True
+    )
     row = CorpusRow(**{**vars(row), "tokens_before": 5, "tokens_after": 3})
     counts = {"sft": {"train": 1}, "masked-raw": {}, "steps": {}, "pairs": {}, "raw": {"train": 1}}
-    write_card(tmp_path, CorpusSummary([row]), counts, "t", "tok", "drp prune")
+    write_card(tmp_path, CorpusSummary([row]), counts, Origin(), "drp prune")
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| a \\| b {% if %} | 1 | 0.0% |" in text and "{{ model }}" in text
+    assert "| a \\| b {% if %} &lt;img> | 1 | 0.0% |" in text and "`{{ model }}`" in text
     assert [config["config_name"] for config in DatasetCard(text).data.to_dict()["configs"]] == ["sft", "raw"]
+
+
+# --------------------------------------------------------------------------------------------------- what lies where
+
+
+def test_splits_are_whole_or_in_shards():
+    names = ["sft/b-00001-of-00002.parquet", "sft/a.parquet", "README.md", "sft/b-00000-of-00002.parquet"]
+    assert split_files(names, "sft") == {"a": ["sft/a.parquet"], "b": [names[3], names[0]]}
+    for wrong in (names[:1], [*names, "sft/b.parquet"], ["a.parquet", "a-00000-of-00001.parquet"]):
+        with pytest.raises(DRPError, match="sft has not every part of the split '[ab]' just once .*parquet"):
+            split_files(wrong, "sft")
+
+
+def test_no_path_of_this_machine_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    paths = {
+        f"{tmp_path}/work/data/x.jsonl": "data/x.jsonl",
+        f"{tmp_path}/models/7b": "models/7b",
+        "~/models/7b": "models/7b",
+        "/scratch/somebody/x.jsonl": "x.jsonl",
+        "data/x.jsonl": "data/x.jsonl",
+        "Qwen/Qwen3-0.6B": "Qwen/Qwen3-0.6B",
+        "slicing": "slicing",
+    }
+    assert {path: public_path(path) for path in paths} == paths and public_path(3) == 3
+    assert read_origin(tmp_path) == Origin()
+    config = {"traces": f"{tmp_path}/x.jsonl", "base_url": "http://10.0.0.1/v1", "model": None, "candidates": 2}
+    run = {"stage": "prune", "config": config, "versions": {"drp_hf": "1"}, "inputs": {f"{tmp_path}/x.jsonl": "ab"}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    origin = read_origin(tmp_path)
+    assert origin == Origin({"traces": "x.jsonl", "candidates": 2}, {"drp_hf": "1"}, {"x.jsonl": "ab"})
+    assert yaml.safe_load(origin.to_yaml()) == origin.config
+    (tmp_path / "run.json").write_bytes(origin.to_json())
+    assert read_origin(tmp_path) == origin
+    for content in ("[]", "{}", "no JSON"):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(DRPError, match="run.json is not what drp prune writes"):
+            read_origin(tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------------- builder

@@ -25,6 +25,7 @@ from drp_hf.commands.training import (
     train_and_save,
 )
 from drp_hf.errors import DRPError
+from drp_hf.hub.training import PublishingConfig, PublishingTrainer
 from drp_hf.rendering import check_stop
 from drp_hf.row_encoder import IGNORED, RowEncoder
 
@@ -50,7 +51,7 @@ class DPOArguments(StudentArguments):
 
 
 @dataclass
-class PairConfig(DPOConfig):
+class PairConfig(PublishingConfig, DPOConfig):
     """[`~trl.DPOConfig`] whose `use_cpu` becomes `True` where there is no accelerator, so that `bf16` works there."""
 
     def __post_init__(self):
@@ -58,7 +59,7 @@ class PairConfig(DPOConfig):
         super().__post_init__()
 
 
-class PairTrainer(DPOTrainer):
+class PairTrainer(PublishingTrainer, DPOTrainer):
     """
     [`~trl.DPOTrainer`] that trains the tokens [`~drp_hf.drp_trainer.DRPTrainer`] does.
 
@@ -69,6 +70,7 @@ class PairTrainer(DPOTrainer):
         DRPError: a row that cannot be trained as it is, or whose prompt alone fills `max_length`.
     """
 
+    stage = "dpo"
     _tag_names = ["trl", "dpo", "drp"]
 
     def _prepare_dataset(

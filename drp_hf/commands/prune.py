@@ -14,6 +14,7 @@ import drp_hf
 from drp_hf.candidates import HOTTEST, strengths, temperatures
 from drp_hf.commands.parsing import parse, run
 from drp_hf.corpus import VIEWS, view_file
+from drp_hf.corpus.origin import DECIDES_NOTHING, read_origin
 from drp_hf.corpus.reading import Readings, read_traces
 from drp_hf.embedded import EMBEDDED
 from drp_hf.errors import DRPError
@@ -174,13 +175,6 @@ class PruneConfig:
     nll_margin: float = field(default=0.1, metadata={"help": "Nats per token above the original that are allowed."})
 
 
-DECIDES_NOTHING = (
-    *("base_url", "dry_run", "concurrency", "requests_per_minute", "tokens_per_minute", "max_attempts", "timeout"),
-    *("poll_seconds", "price_input", "price_output"),
-)
-"""Settings that do not change the corpus; they stay out of its card."""
-
-
 def main(config: PruneConfig) -> Path:
     """Prunes traces into a corpus folder.
 
@@ -211,9 +205,8 @@ def main(config: PruneConfig) -> Path:
             prunings.score(config.student, scores, config.nll_margin)
         summary = CorpusSummary(row for readings in splits.values() for row in prunings.rows(readings))
         counts = write_views(output_dir, splits, prunings)
-    name = " or ".join(teacher.name for teacher in teachers)
-    write_card(output_dir, summary, counts, name, config.tokenizer, command_line(config))
     write_run_info(output_dir, "prune", config, [config.traces])
+    write_card(output_dir, summary, counts, read_origin(output_dir), command_line(config))
     print_summary(summary, output_dir)
     if config.teacher != "slicing":
         print_tally(tally, config.price_input, config.price_output)

@@ -9,9 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.table import Table
 
 from drp_hf.errors import DRPError
+from drp_hf.hub.student import MERGED
+from drp_hf.hub.student_run import read_run
 from drp_hf.models import adapter_chain, load_model_and_tokenizer, local_model_dir
 from drp_hf.provenance import write_run_info
 
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
     from trl import ModelConfig
 
-MERGED = "merged"
+    from drp_hf.hub.training import PublishingTrainer
+
 TRAINER_STATE_NAME = "trainer_state.json"
 """What a checkpoint's folder gets last."""
 INTERRUPTED = "interrupted: the checkpoints are kept, and with --resume_from_checkpoint true the same command goes on."
@@ -66,6 +70,8 @@ class StudentRun:
 
 def check(stage: str, arguments: StudentArguments, training: TrainingArguments, model_config: ModelConfig) -> None:
     """Refuses before anything is loaded what could not be done at the end."""
+    from drp_hf.hub.training import check_base
+
     if not model_config.model_name_or_path:
         raise DRPError("Give the student as model_name_or_path: smollm2-embedded, a folder or a name on the Hub.")
     if arguments.merge and not model_config.use_peft:
@@ -74,6 +80,7 @@ def check(stage: str, arguments: StudentArguments, training: TrainingArguments, 
         raise DRPError(
             f"drp {stage} has no evaluation data: remove eval_strategy and use drp evaluate on the student."
         )
+    check_base(training, model_config.model_name_or_path, model_config.use_peft, arguments.merge)
 
 
 def load_rows(arguments: StudentArguments) -> Dataset:
@@ -120,30 +127,42 @@ def load_student(
 
 def train_and_save(
     stage: str,
-    trainer: Trainer,
+    trainer: PublishingTrainer,
     arguments: StudentArguments,
     training: TrainingArguments,
     model_config: ModelConfig,
 ) -> float:
     """Trains, and saves the model with its tokenizer, its card and `run.json` into `training.output_dir`.
 
+    What is published of it, during the training and at its end, is what [`~drp_hf.hub.training.PublishingConfig`]
+    says; at the end all is saved before.
+
     Returns:
         How many seconds the training took.
     """
+    from drp_hf.hub.training import corpus_commit
+
     name_base(trainer, model_config)
+    if trainer.is_world_process_zero():
+        # Before the training: cards of checkpoints tell of it, and what it reads may change on the way.
+        record = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config))
+        inputs = [arguments.dataset, model_config.model_name_or_path]
+        fingerprints = {arguments.dataset: corpus_commit(trainer.train_dataset)}
+        write_run_info(training.output_dir, stage, record, inputs, fingerprints)
+        trainer.run = read_run(Path(training.output_dir))
     trained = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
-    trainer.save_model(training.output_dir)
+    trainer.save_model(training.output_dir, _internal_call=True)
     trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.create_model_card(model_name=Path(training.output_dir).name)
         if arguments.merge:
             with uncut(training):
                 save_merged(training.output_dir)
-        record = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config))
-        write_run_info(training.output_dir, stage, record, inputs=[arguments.dataset, model_config.model_name_or_path])
     # Nobody leaves before all is written; and a gloo group that is released right after a collective can hang: torch
     # waits, holding the GIL, for a thread that wants the GIL to release the collective's tensors.
     trainer.accelerator.wait_for_everyone()
+    for published in trainer.publish_student(MERGED if arguments.merge else None):
+        Console().print(f"published: {published.url}")
     return trained.metrics["train_runtime"]
 
 

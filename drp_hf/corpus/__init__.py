@@ -17,3 +17,13 @@ DEFAULT_VIEW = "sft"
 def view_file(view: str, split: str) -> str:
     """Where a view's split lies in a corpus folder."""
     return f"{view}/{split}.parquet"
+
+
+def shard_file(view: str, split: str, number: int, count: int) -> str:
+    """Where a shard of a view's split lies in a repository of the Hub; numbers count from 0."""
+    return f"{view}/{split}-{number:05d}-of-{count:05d}.parquet"
+
+
+def shard_pattern(view: str, split: str) -> str:
+    """All shards of a view's split, for the card."""
+    return f"{view}/{split}-*.parquet"

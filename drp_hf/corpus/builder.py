@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets.load
 from datasets.data_files import DataFilesDict
@@ -19,7 +19,11 @@ from datasets.packaged_modules.parquet.parquet import Parquet, ParquetConfig
 from fsspec.core import url_to_fs
 
 from drp_hf.corpus import DEFAULT_VIEW, VIEWS, view_file
+from drp_hf.corpus.folder import split_files
 from drp_hf.errors import DRPError
+
+if TYPE_CHECKING:
+    from drp_hf.hub.publication import Published
 
 NAME = "drp_hf/gsm8k_pruned"
 SAMPLE = "sample"
@@ -56,12 +60,29 @@ class PrunedCorpus(Parquet):
         **kwargs: Any,
     ):
         view = config_name or DEFAULT_VIEW
+        self.folder = SAMPLE_DIR if view == SAMPLE else data_dir
         # The name's slash would become a folder of the cache, and the files depend on the view.
         kwargs |= {"dataset_name": NAME.partition("/")[2], "data_files": None}
         if view in self.builder_configs:
             download_config = DownloadConfig(token=token, storage_options=storage_options or {})
             kwargs["data_files"] = _data_files(view, data_dir, download_config)
         super().__init__(config_name=view, token=token, storage_options=storage_options, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Published:
+        """Publishes the corpus, all views of it, as `drp push corpus` does.
+
+        Args:
+            repo_id: the repository (`owner/name`).
+            **options: fields of [`~drp_hf.hub.corpus.CorpusOptions`]: `license`, `sources`, `public`, `tag`, …
+
+        Raises:
+            DRPError: the corpus is on the Hub already, an option cannot be used, or the Hub did not take it.
+        """
+        from drp_hf.hub.corpus import CorpusOptions, push_corpus
+
+        if self.folder is None or "://" in str(self.folder):
+            raise DRPError(f"{self.folder or NAME} is on the Hub already: give data_dir a local folder to push.")
+        return push_corpus(self.folder, CorpusOptions(repo_id=repo_id, **options))
 
 
 def _data_files(view: str, data_dir: str | None, download_config: DownloadConfig) -> DataFilesDict:
@@ -94,12 +115,10 @@ def _find(folder: str, view: str, download_config: DownloadConfig) -> DataFilesD
     else:
         folder = Path(folder).expanduser().resolve().as_posix()
     file_system, root = url_to_fs(folder, **options)
-    splits = sorted(
-        Path(name).stem for name in file_system.ls(f"{root}/{view}", detail=False) if name.endswith(".parquet")
-    )
+    splits = split_files((Path(name).name for name in file_system.ls(f"{root}/{view}", detail=False)), view)
     if not splits:
         raise FileNotFoundError(view_file(view, "*"))
-    files = {split: [f"{folder}/{view_file(view, split)}"] for split in splits}
+    files = {split: [f"{folder}/{view}/{name}" for name in names] for split, names in splits.items()}
     return DataFilesDict.from_patterns(files, download_config=download_config)
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from drp_hf.candidates import choose, scored_texts
+from drp_hf.corpus.origin import public_path
 from drp_hf.corpus.reading import Reading, Readings
 from drp_hf.pruning import Reason, prune
 from drp_hf.records import CorpusRow
@@ -71,7 +72,7 @@ class Prunings:
         """The corpus rows of a split, in the order of its traces; those that could not be read are rejected rows."""
         for reading in readings:
             if reading.problem:
-                reason = f"{Reason.UNREADABLE.value}: {reading.problem} ({reading.location})"
+                reason = f"{Reason.UNREADABLE.value}: {reading.problem} ({public_path(reading.location)})"
                 yield CorpusRow(**asdict(reading.trace), reason=reason)
                 continue
             made = self._made(reading)

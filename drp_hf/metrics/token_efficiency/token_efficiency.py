@@ -45,8 +45,7 @@ Returns:
 Examples:
 
     >>> import evaluate
-    >>> import drp_hf.metrics.token_efficiency as folder
-    >>> metric = evaluate.load(folder.__path__[0])
+    >>> metric = evaluate.load("drp_hf/token_efficiency")
     >>> results = metric.compute(
     ...     predictions=["<think>3 + 4 = 7</think>The answer is 7.", "<think>2 * 5 = 11</think>The answer is 11."],
     ...     references=["7", "10"],

@@ -1,0 +1,37 @@
+"""`drp push metric --repo-id OWNER/token_efficiency`: publishes the metric as a Space, for `evaluate.load`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from drp_hf.commands.parsing import parse, run
+from drp_hf.hub.metric import metric_publication
+from drp_hf.hub.publication import Published, PushOptions, publish
+
+
+@dataclass
+class PushMetricArguments(PushOptions):
+    """How the metric gets to the Hub; it has no settings of its own. See [`PushOptions`]."""
+
+
+def main(arguments: PushMetricArguments) -> Published:
+    """Publishes the metric, and prints where it is.
+
+    Raises:
+        DRPError: see [`metric_publication`] and [`publish`].
+    """
+    published = publish(metric_publication(arguments.repo_id), arguments)
+    if not arguments.dry_run:
+        Console(soft_wrap=True).print(f"{'published' if published.changed else 'unchanged'}: {published.url}")
+    return published
+
+
+def cli() -> None:
+    """Entry point of `drp push metric`."""
+    run(main, parse(PushMetricArguments, None))
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,70 @@
+"""The card of a student: what it was made from and how, what was measured, and how to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from drp_hf.hub.eval_results import PLOTS, Result, model_index, plot_path
+from drp_hf.hub.student_run import Student
+
+TAGS = ["reasoning", "distilled-reasoning-pruning", "drp_hf", "trl"]
+
+
+def student_card(
+    repo_id: str,
+    student: Student,
+    *,
+    is_adapter: bool,
+    opens_think: bool,
+    step: int | None = None,
+    revision: str | None = None,
+    results: Sequence[Result] = (),
+    license: Mapping[str, str] | None = None,
+    tags: Sequence[str] = (),
+) -> ModelCard:
+    """The card.
+
+    Args:
+        repo_id: the repository, or what the student is called.
+        student: what made it.
+        is_adapter: whether the weights are an adapter's.
+        opens_think: whether the prompt already opens the think tag.
+        step: the optimiser step of a checkpoint; None for the end of the training.
+        revision: the branch where it is; None for `main`.
+        results: what was measured.
+        license: `license` and, where the Hub wants them, `license_name` and `license_link`.
+        tags: further ones.
+    """
+    from drp_hf import __version__
+
+    title = repo_id.rpartition("/")[2]
+    data = ModelCardData(
+        model_name=title if results else None,  # it heads the results
+        base_model=student.base,
+        base_model_relation=("adapter" if is_adapter else "finetune") if student.base else None,
+        datasets=[student.corpus] if student.corpus_on_hub else None,
+        library_name="peft" if is_adapter else "transformers",
+        pipeline_tag="text-generation",
+        tags=list(dict.fromkeys([*TAGS, *([student.stage] if student.stage else []), *tags])),
+        metrics=["accuracy"] if results else None,
+        eval_results=model_index(results) or None,
+        **(license or {}),
+    )
+    return ModelCard.from_template(
+        data,
+        template_str=resources.files("drp_hf.model_cards").joinpath("student.md").read_text(encoding="utf-8"),
+        repo_id=repo_id,
+        title=title,
+        student=student,
+        is_adapter=is_adapter,
+        opens_think=opens_think,
+        step=step,
+        revision=revision,
+        results=results,
+        plots=PLOTS,
+        plot_path=plot_path,
+        version=student.versions.get("drp_hf", __version__),
+    )

@@ -1,0 +1,214 @@
+"""What made a student: read from its `run.json`, and followed to what the Hub knows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import HfApi
+
+from drp_hf.embedded import EMBEDDED, EMBEDDED_ON_HUB, REASONER
+from drp_hf.errors import DRPError
+from drp_hf.hub.remote import NO_ANSWER
+
+RUN = "run.json"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+LEFT_OUT = re.compile(
+    r"output_dir|run_name|logging_|log_|report_to|project|trackio_|push_to_hub|hub_|save_|load_best|resume_from|"
+    r"use_cpu|local_rank|dataloader_|ddp_|disable_tqdm|dataset_num_proc|include_|eval_|per_device_eval|do_|deepspeed|"
+    r"fsdp|skip_memory|accelerator_config|parallelism_config|debug|chat_template_path|model_name_or_path|pad_to_multiple_of|"
+    r"gradient_checkpointing"
+)
+"""Settings of the machine, the folder and the log, those that the card gives elsewhere, and an old name of one."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """What made a student.
+
+    Args:
+        stage: `sft` or `dpo`; None where that is not known.
+        base: the model it was trained from, as the Hub has it; None where the Hub has it not.
+        base_revision: its revision, where one was named.
+        trained_from: the model as the user named it; of a folder its name.
+        corpus: what it was trained on: a data set of the Hub, or the name of a folder; None where that is not known.
+        corpus_on_hub: whether it is the former.
+        corpus_view: the configuration.
+        corpus_revision: the commit of the data set, or the fingerprint of the folder.
+        training: the trainer's settings that differ from the defaults.
+        model: the settings of model and adapter that differ from the defaults.
+        all_training: all of the trainer's settings.
+        versions: of the libraries.
+    """
+
+    stage: str | None = None
+    base: str | None = None
+    base_revision: str | None = None
+    trained_from: str | None = None
+    corpus: str | None = None
+    corpus_on_hub: bool = False
+    corpus_view: str | None = None
+    corpus_revision: str | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    all_training: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether it was trained from the base itself, and not from something that was trained from it."""
+        return self.trained_from in (self.base, EMBEDDED)
+
+    @property
+    def settings(self) -> str:
+        """What differs from the defaults, as YAML that `drp sft --config` reads; the folder to write is left open."""
+        asked = {"model_name_or_path": self.trained_from, "model_revision": self.base_revision}
+        asked |= {"dataset": self.corpus, "dataset_config": self.corpus_view}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return yaml.safe_dump({**given, **self.model, **self.training}, sort_keys=False, allow_unicode=True).strip()
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The main settings, for people."""
+        of = self.all_training
+        if not of:
+            return []
+        weights = "all weights"
+        if self.model.get("use_peft"):
+            targets = self.model.get("lora_target_modules") or "the usual layers"
+            targets = ", ".join(targets) if isinstance(targets, list) else targets
+            rank, alpha = (self.model.get(name, default) for name, default in (("lora_r", 16), ("lora_alpha", 32)))
+            weights = f"LoRA of rank {rank}, alpha {alpha}, on {targets}"
+        length = f"{of['max_steps']:,} steps" if of["max_steps"] > 0 else f"{of['num_train_epochs']:g} epochs"
+        batch = of["per_device_train_batch_size"] * of["gradient_accumulation_steps"]
+        rows = [("what is trained", weights), ("length", length), ("rows a step, on each device", f"{batch}")]
+        rows += [("learning rate", f"{of['learning_rate']:g}, {of['lr_scheduler_type']}")]
+        rows += [("longest row", f"{of['max_length']:,} tokens" if of["max_length"] else "not cut")]
+        rows += [("precision", "bfloat16" if of["bf16"] else "float16" if of["fp16"] else "float32")]
+        if self.stage == "sft":
+            rows += [("the loss is over", of["loss_scope"])]
+        if self.stage == "dpo":
+            rows += [("beta", f"{of['beta']:g}")]
+        return [*rows, ("seed", f"{of['seed']}")]
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What made a student, as `drp sft` or `drp dpo` wrote it; of a checkpoint the run's; empty where there is none.
+
+    Raises:
+        DRPError: it cannot be read.
+    """
+    places = [folder, folder.resolve().parent] if checkpoint_step(folder) is not None else [folder]
+    file = next((place / RUN for place in places if (place / RUN).is_file()), None)
+    if file is None:
+        return {}
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError as error:
+        raise DRPError(f"{file} is not JSON ({error}): mend or remove it.") from error
+
+
+def checkpoint_step(folder: Path) -> int | None:
+    """The optimiser step of a trainer's checkpoint; None for any other folder."""
+    numbered = re.fullmatch(r"checkpoint-(\d+)", folder.resolve().name)
+    return int(numbered[1]) if numbered else None
+
+
+def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = None) -> Student:
+    """What made a student.
+
+    Args:
+        run: the content of `run.json`.
+        base: the model it was trained from, where the run does not say.
+        corpus: the corpus's name on the Hub, where the training read it from a folder.
+    """
+    from trl import DPOConfig, ModelConfig
+
+    from drp_hf.drp_config import DRPConfig
+
+    config = run.get("config", {})
+    if run.get("stage") not in ("sft", "dpo"):
+        found = hub_name(base)
+        return Student(base=found, trained_from=found, corpus=corpus, corpus_on_hub=corpus is not None)
+    model, training, arguments = config["model"], config["training"], config["arguments"]
+    data_set, inputs = arguments.get("dataset"), run.get("inputs", {})
+    # Folders have a fingerprint there, also those that cannot be seen from here.
+    folders = {name for name, what in inputs.items() if what and not COMMIT.fullmatch(what)}
+    local = data_set is not None and (data_set in folders or is_local(data_set))
+    trained_from = model.get("model_name_or_path") or base
+    base = None if trained_from in folders and not is_local(trained_from) else hub_name(trained_from)
+    named = trained_from == base or trained_from in (EMBEDDED, REASONER)
+    return Student(
+        stage=run["stage"],
+        base=base,
+        trained_from=trained_from if named or trained_from is None else Path(trained_from).name,
+        base_revision=_unless(model.get("model_revision"), "main"),
+        corpus=corpus or (Path(data_set).name if local else data_set),
+        corpus_on_hub=corpus is not None or (data_set is not None and not local),
+        corpus_view=arguments.get("dataset_config"),
+        corpus_revision=inputs.get(data_set) or None,
+        training=_differing(training, DRPConfig if run["stage"] == "sft" else DPOConfig),
+        model=_differing(model, ModelConfig),
+        all_training=training,
+        versions=run.get("versions", {}),
+    )
+
+
+def is_local(name: str) -> bool:
+    """Whether a model's or data set's name means something that only this machine has."""
+    from_here = name in (EMBEDDED, REASONER) or name.startswith((".", "/", "~")) or name.count("/") > 1
+    return from_here or Path(name).exists()
+
+
+def hub_name(name: str | None) -> str | None:
+    """The model on the Hub that a name leads to: through adapters and students that were trained from one another."""
+    seen = set()
+    while name and name not in seen:
+        seen.add(name)
+        if name in (EMBEDDED, REASONER):
+            return EMBEDDED_ON_HUB
+        if not is_local(name):
+            return name
+        folder = Path(name)
+        run, adapter = read_run(folder), folder / "adapter_config.json"
+        name = run.get("config", {}).get("model", {}).get("model_name_or_path")
+        if name is None and adapter.is_file():
+            name = json.loads(adapter.read_bytes()).get("base_model_name_or_path")
+    return None
+
+
+def license_of(base: str | None) -> dict[str, str]:
+    """The licence of a model of the Hub, as its card declares it; empty where that cannot be found out."""
+    if base is None:
+        return {}
+    try:
+        data = HfApi().model_info(base, timeout=10).card_data
+    except NO_ANSWER:  # not there, not to be read by this user, or no Hub
+        return {}
+    names = ("license", "license_name", "license_link")
+    return {name: data[name] for name in names if data and data.get(name)}
+
+
+def _differing(settings: Mapping[str, Any], config: type) -> dict[str, Any]:
+    """The settings that differ from a configuration's defaults.
+
+    The defaults are those of its fields: to make one would set up the devices anew, in the middle of a training. What
+    transformers takes for a secret by its name, as `eos_token`, it has hidden already.
+    """
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(config)
+    }
+    return {
+        name: value
+        for name, value in settings.items()
+        if not LEFT_OUT.match(name) and name in defaults and value not in (defaults[name], f"<{name.upper()}>")
+    }
+
+
+def _unless(value: str | None, usual: str) -> str | None:
+    return None if value == usual else value
