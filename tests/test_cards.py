@@ -14,6 +14,8 @@ from huggingface_hub import DatasetCard, ModelCard, SpaceCard
 
 from tests.documented_commands import blocks, check_command, commands, parsed
 
+pytestmark = pytest.mark.slow
+
 CARDS = {
     "drp_hf/sample": ("dataset", DatasetCard),
     "drp_hf/student": ("model", ModelCard),

@@ -225,6 +225,7 @@ def test_command_and_method_are_one(place, monkeypatch, capsys):
     assert capsys.readouterr().out == shown
 
 
+@pytest.mark.slow
 def test_a_push_from_a_script(place, tmp_path):
     """To the Hub and back by the name, in shards; a test set that the Hub lacks is said to be unchecked."""
     code = """

@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import drp_hf.corpus
 from drp_hf.problems import generate
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = Path(drp_hf.corpus.__path__[0]) / "sample"
 VIEWS = ["sft", "steps", "pairs", "raw", "masked-raw"]
 # A machine that has never seen this package: it writes what it has loaded to a file.

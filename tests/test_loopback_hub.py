@@ -337,6 +337,7 @@ class Count(evaluate.Metric):
 """
 
 
+@pytest.mark.slow
 def test_datasets_transformers_and_evaluate(hub, api, tmp_path):
     api.create_repo("drp_hf/count", repo_type="space", space_sdk="gradio")
     api.upload_file(

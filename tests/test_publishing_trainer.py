@@ -15,6 +15,8 @@ from drp_hf.errors import DRPError
 from drp_hf.hub.checkpoints import checkpoint_branch
 from tests.loopback_hub import LoopbackHub
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}

@@ -51,6 +51,7 @@ def space(tmp_path_factory) -> Path:
     return write(metric_publication("alice/token_efficiency"), tmp_path_factory.mktemp("hub") / "token_efficiency")
 
 
+@pytest.mark.slow
 def test_it_works_where_the_package_is_not_installed(space, student, tmp_path):
     cases = CASES | {"tokenizer": str(student)}
     command = [sys.executable, "-I", "-c", ELSEWHERE, str(space), json.dumps(cases)]

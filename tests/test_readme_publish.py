@@ -10,6 +10,8 @@ import pytest
 
 from tests.documented_commands import ROOT, blocks, check_command, commands, parsed
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("### Publish\n")[2].partition("\n## ")[0]
 RUN = """
