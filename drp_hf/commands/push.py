@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from drp_hf.hub.publication import Published
 
 KINDS = {
     "corpus": "a pruned corpus, as a data set",
@@ -27,5 +31,14 @@ def cli() -> None:
     import_module(f"drp_hf.commands.push_{kind}").cli()
 
 
-if __name__ == "__main__":
-    cli()
+def tell(published: Published) -> Published:
+    """Prints where a publication is; nothing after a dry run, which has shown it.
+
+    Returns:
+        The same.
+    """
+    from rich.console import Console
+
+    if published.commit is not None:
+        Console(soft_wrap=True).print(f"{'published' if published.changed else 'unchanged'}: {published.url}")
+    return published

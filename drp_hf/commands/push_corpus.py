@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rich.console import Console
-
 from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.push import tell
 from drp_hf.hub.corpus import CorpusOptions, push_corpus
 from drp_hf.hub.publication import Published
 
@@ -32,16 +31,9 @@ def main(arguments: PushCorpusArguments) -> Published:
     Raises:
         DRPError: the folder is no corpus, a setting cannot be used, or the Hub did not take it.
     """
-    published = push_corpus(arguments.corpus, arguments)
-    if not arguments.dry_run:
-        Console(soft_wrap=True).print(f"{'published' if published.changed else 'unchanged'}: {published.url}")
-    return published
+    return tell(push_corpus(arguments.corpus, arguments))
 
 
 def cli() -> None:
     """Entry point of `drp push corpus`."""
     run(main, parse(PushCorpusArguments, None, positional="corpus"))
-
-
-if __name__ == "__main__":
-    cli()

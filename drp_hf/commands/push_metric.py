@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.push import tell
 from drp_hf.hub.metric import metric_publication
 from drp_hf.hub.publication import Published, PushOptions, publish
 
@@ -22,16 +21,9 @@ def main(arguments: PushMetricArguments) -> Published:
     Raises:
         DRPError: see [`metric_publication`] and [`publish`].
     """
-    published = publish(metric_publication(arguments.repo_id), arguments)
-    if not arguments.dry_run:
-        Console(soft_wrap=True).print(f"{'published' if published.changed else 'unchanged'}: {published.url}")
-    return published
+    return tell(publish(metric_publication(arguments.repo_id), arguments))
 
 
 def cli() -> None:
     """Entry point of `drp push metric`."""
     run(main, parse(PushMetricArguments, None))
-
-
-if __name__ == "__main__":
-    cli()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
-
 from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.push import tell
 from drp_hf.errors import DRPError
 from drp_hf.hub.publication import Published, PushOptions, publish
 
@@ -75,10 +74,7 @@ def main(arguments: PushStudentArguments) -> Published:
             revision=arguments.revision,
             license={"license": arguments.license} if arguments.license else None,
         )
-        published = publish(publication, arguments)
-    if not arguments.dry_run:
-        Console().print(f"{'published' if published.changed else 'unchanged'}: {published.url}")
-    return published
+        return tell(publish(publication, arguments))
 
 
 def cli() -> None:

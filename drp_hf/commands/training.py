@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
+from drp_hf.commands.push import tell
 from drp_hf.errors import DRPError
 from drp_hf.hub.student import MERGED
 from drp_hf.hub.student_run import read_run
@@ -162,7 +162,7 @@ def train_and_save(
     # waits, holding the GIL, for a thread that wants the GIL to release the collective's tensors.
     trainer.accelerator.wait_for_everyone()
     for published in trainer.publish_student(MERGED if arguments.merge else None):
-        Console().print(f"published: {published.url}")
+        tell(published)
     return trained.metrics["train_runtime"]
 
 

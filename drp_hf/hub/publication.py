@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.markdown import Markdown
 from rich.markup import escape
+from rich.syntax import Syntax
 from rich.table import Table
 
 from drp_hf.errors import DRPError
@@ -154,16 +155,19 @@ def check(publication: Publication, options: PushOptions) -> None:
 
 def show(publication: Publication, url: str) -> None:
     """Prints what would be published: the files with their sizes, and the card as it will look."""
-    table = Table("file", "size", title=f"{escape(url)} would hold")
+    table = Table("file", "size")
     sizes = {name: _size(content) for name, content in sorted(publication.files.items())}
     for name, size in sizes.items():
         table.add_row(escape(name), decimal(size))
     table.add_section()
     table.add_row(f"{len(sizes)} files", decimal(sum(sizes.values())))
     console = Console()
+    console.print(f"{url} would hold", soft_wrap=True, markup=False, highlight=False)
     console.print(table)
     if publication.card is not None:
-        console.print(Markdown(publication.card))
+        card = RepoCard(publication.card)
+        console.print(Syntax(card.data.to_yaml(), "yaml", word_wrap=True))
+        console.print(Markdown(card.text))
 
 
 def _push(publication: Publication, options: PushOptions, remote: Remote) -> Published:
