@@ -158,7 +158,7 @@ def start(traces: Path, server: ChatServer, **variables) -> subprocess.Popen:
 
 
 def test_interrupted_it_keeps_what_is_done_and_says_so(traces):
-    with ChatServer(answer, latency=0.3) as server:
+    with ChatServer(answer, latency=1) as server:
         process = start(traces, server)
         while server.completed < 4:
             time.sleep(0.01)
@@ -168,6 +168,7 @@ def test_interrupted_it_keeps_what_is_done_and_says_so(traces):
         assert "interrupted: what is done is kept" in messages and "Traceback" not in messages
         with RowStore(traces.parent / "corpus" / REPLIES) as store:
             kept = len(store)
+        server.latency = 0
         main(config(traces, server))
     assert kept >= 2
     assert server.completed <= 12 + 2  # two were under way

@@ -201,7 +201,7 @@ def test_bad_rows_are_recorded_and_the_rest_goes_on(tmp_path):
         assert row["reason"].startswith(reason), row["reason"]
         assert row["accepted"] is (reason == "")
         if reason.startswith("unreadable"):
-            assert row["reason"].endswith(f"({traces} row {number})")
+            assert row["reason"].endswith(f"({traces.name} row {number})")
     assert (tmp_path / "corpus" / "raw" / "train.parquet").stat().st_size < 100_000
 
 
