@@ -8,7 +8,7 @@ RUN ?= runs/quickstart$(if $(filter-out 0,$(SEED)),-$(SEED))
 DATA ?= ../shared/data
 TRACES ?= $(DATA)/traces/gsm8k_test__deepseek-r1.jsonl
 
-.PHONY: quickstart test bench-teachers bench-trainer bench-eval clean
+.PHONY: quickstart test bench-teachers bench-trainer bench-eval bench-hub clean
 
 # The whole pipeline on the embedded default; report in runs/quickstart/report.html, of SEED=1 in runs/quickstart-1.
 quickstart: $(VENV)/installed
@@ -43,6 +43,10 @@ bench-eval: $(VENV)/installed
 	$(BIN)/python -c "import vllm" 2>/dev/null || .ci/setup_vllm $(VENV)
 	$(BIN)/python benchmarks/eval_engines.py
 	$(BIN)/python benchmarks/eval_overhead.py
+
+# How much memory publishing a corpus of a million rows takes. About 20 minutes.
+bench-hub: $(VENV)/installed
+	$(BIN)/python benchmarks/push_memory.py
 
 # torch comes first, so that no other package chooses its build; an installed one (2.6 or newer) is kept.
 $(VENV)/installed: pyproject.toml
