@@ -154,11 +154,12 @@ def start(traces: Path, server: ChatServer, **variables) -> subprocess.Popen:
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, **variables},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
 
 
 def test_interrupted_it_keeps_what_is_done_and_says_so(traces):
-    with ChatServer(answer, latency=1) as server:
+    with ChatServer(answer, latency=0.3) as server:
         process = start(traces, server)
         while server.completed < 4:
             time.sleep(0.01)
@@ -168,7 +169,6 @@ def test_interrupted_it_keeps_what_is_done_and_says_so(traces):
         assert "interrupted: what is done is kept" in messages and "Traceback" not in messages
         with RowStore(traces.parent / "corpus" / REPLIES) as store:
             kept = len(store)
-        server.latency = 0
         main(config(traces, server))
     assert kept >= 2
     assert server.completed <= 12 + 2  # two were under way
