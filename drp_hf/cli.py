@@ -1,7 +1,6 @@
 """`drp <stage> …`: launches a command, and nothing else."""
 
-import sys
-from importlib import import_module
+from drp_hf.commands.launching import launch
 
 STAGES = {
     "problems": "write word problems from the built-in generator",
@@ -20,17 +19,7 @@ STAGES = {
 
 def main() -> None:
     """Entry point of the console script."""
-    stage = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if stage in ("-h", "--help"):
-        print("usage: drp <stage> [options]   (drp <stage> --help shows a stage's options)\n")
-        for name, what in STAGES.items():
-            print(f"  {name:<12} {what}")
-        return
-    if stage not in STAGES:
-        print(f"error: no stage {stage!r}; choose one of {', '.join(STAGES)}.", file=sys.stderr)
-        raise SystemExit(2)
-    sys.argv = [f"drp {stage}", *sys.argv[2:]]
-    import_module(f"drp_hf.commands.{stage}").cli()
+    launch("drp", "stage", STAGES, "drp_hf.commands.{}")
 
 
 if __name__ == "__main__":

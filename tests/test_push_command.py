@@ -23,7 +23,7 @@ def test_an_unknown_kind_is_one_sentence(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main()
     assert capsys.readouterr().err == (
-        "error: nothing to push is called 'picture'; choose one of corpus, student, metric.\n"
+        "error: no kind 'picture' of drp push; choose one of corpus, student, metric.\n"
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from drp_hf.commands.launching import launch
 
 if TYPE_CHECKING:
     from drp_hf.hub.publication import Published
@@ -18,17 +18,7 @@ KINDS = {
 
 def cli() -> None:
     """Entry point of `drp push`."""
-    kind = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if kind in ("-h", "--help"):
-        print("usage: drp push <kind> [options]   (drp push <kind> --help shows a kind's options)\n")
-        for name, what in KINDS.items():
-            print(f"  {name:<12} {what}")
-        return
-    if kind not in KINDS:
-        print(f"error: nothing to push is called {kind!r}; choose one of {', '.join(KINDS)}.", file=sys.stderr)
-        raise SystemExit(2)
-    sys.argv = [f"{sys.argv[0]} {kind}", *sys.argv[2:]]
-    import_module(f"drp_hf.commands.push_{kind}").cli()
+    launch("drp push", "kind", KINDS, "drp_hf.commands.push_{}")
 
 
 def tell(published: Published) -> Published:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from drp_hf.corpus import VIEWS
 from drp_hf.errors import DRPError
 from drp_hf.records import CORPUS_FEATURES, CorpusRow
 from drp_hf.tables import BATCH
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 WHOLE = (0, 1)
@@ -54,6 +58,22 @@ def view_files(folder: Path, view: str) -> dict[str, list[Path]]:
     return {split: list(map(Path, files)) for split, files in split_files(names, str(folder / view)).items()}
 
 
+def open_parquet(file: Path) -> pq.ParquetFile:
+    """Opens a Parquet file of a corpus.
+
+    Raises:
+        DRPError: it is none.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        # What is read ahead would stay in memory as long as the file is open.
+        return pq.ParquetFile(file, pre_buffer=False)
+    except pa.ArrowInvalid as error:
+        raise DRPError(f"{file} is not a Parquet file ({error}): prune again.") from error
+
+
 def corpus_rows(folder: Path, texts: bool = True) -> Iterator[CorpusRow]:
     """Every row of a corpus, accepted or not, a hundred in memory at a time.
 
@@ -64,17 +84,11 @@ def corpus_rows(folder: Path, texts: bool = True) -> Iterator[CorpusRow]:
     Raises:
         DRPError: the folder is no corpus, or its files lack a column.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     splits = view_files(folder, "raw")
     if not splits:
         raise DRPError(f"{folder} has no raw/*.parquet: give a corpus folder that drp prune wrote.")
     for file in [file for files in splits.values() for file in files]:
-        try:
-            parquet = pq.ParquetFile(file, pre_buffer=False)
-        except pa.ArrowInvalid as error:
-            raise DRPError(f"{file} is not a Parquet file ({error}): prune again.") from error
+        parquet = open_parquet(file)
         missing = [name for name in CORPUS_FEATURES if name not in parquet.schema_arrow.names]
         if missing:
             raise DRPError(f"{file} lacks the column {missing[0]!r}: prune again with this version.")

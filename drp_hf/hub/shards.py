@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from datasets import Features, config
 
 from drp_hf.corpus import shard_file
+from drp_hf.corpus.folder import open_parquet
 from drp_hf.errors import DRPError
 from drp_hf.tables import BATCH
 
@@ -55,7 +56,7 @@ def write_shards(files: Sequence[Path], target: Path, view: str, split: str) -> 
     Raises:
         DRPError: a file is no Parquet file, or has other columns than the first.
     """
-    features = Features.from_arrow_schema(_open(files[0]).schema_arrow)
+    features = Features.from_arrow_schema(open_parquet(files[0]).schema_arrow)
     groups = _groups(files, features.arrow_schema)
     (target / view).mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
@@ -92,7 +93,7 @@ def _groups(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     pieces: list[pa.Table] = []
     size = 0
     for file in files:
-        parquet = _open(file)
+        parquet = open_parquet(file)
         for batch in parquet.iter_batches(BATCH):
             try:
                 piece = pa.Table.from_batches([batch]).cast(schema)
@@ -105,11 +106,3 @@ def _groups(files: Sequence[Path], schema: pa.Schema) -> Iterator[pa.Table]:
             size += piece.nbytes
     if pieces:
         yield pa.concat_tables(pieces).combine_chunks()
-
-
-def _open(file: Path) -> pq.ParquetFile:
-    try:
-        # What is read ahead would stay in memory as long as the file is open.
-        return pq.ParquetFile(file, pre_buffer=False)
-    except pa.ArrowInvalid as error:
-        raise DRPError(f"{file} is not a Parquet file ({error}): prune again.") from error
