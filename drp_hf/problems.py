@@ -8,7 +8,7 @@ should be hard for what it asks, not for its digits.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -453,13 +453,19 @@ def split_of(question: str) -> Split:
     return "test" if hashlib.sha256(question.encode()).digest()[0] % 5 == 0 else "train"
 
 
-def generate(count: int, split: Split = "train", seed: int = 0) -> Iterator[WordProblem]:
+def generate(
+    count: int,
+    split: Split = "train",
+    seed: int = 0,
+    families: Sequence[Callable[[Random], WordProblem]] = FAMILIES,
+) -> Iterator[WordProblem]:
     """Writes different problems, the families in equal shares and mixed.
 
     Args:
         count: how many problems.
         split: train and test never share a question, whatever their seeds (see `split_of`).
         seed: the same seed gives the same problems, and a smaller count the first of them.
+        families: what writes them.
 
     Raises:
         DRPError: `count` is negative or `split` is unknown.
@@ -473,7 +479,7 @@ def generate(count: int, split: Split = "train", seed: int = 0) -> Iterator[Word
     order: list[Callable[[Random], WordProblem]] = []
     while len(seen) < count:
         if not order:
-            order = random.sample(FAMILIES, len(FAMILIES))
+            order = random.sample(families, len(families))
         family = order.pop()
         # A family that has little new left is passed over rather than searched to its last problem.
         for problem in (family(random) for _ in range(200)):

@@ -5,12 +5,18 @@ import pytest
 
 from drp_hf.errors import DRPError
 from drp_hf.problems import FAMILIES, OPERATIONS, generate, split_of
+from drp_hf.unseen_problems import UNSEEN_FAMILIES
 from drp_hf.verbose_traces import inverse, verbose_trace
 
 
 @pytest.fixture(scope="module")
 def problems():
     return list(generate(1600, seed=5))
+
+
+@pytest.fixture(scope="module")
+def unseen():
+    return list(generate(800, seed=5, families=UNSEEN_FAMILIES))
 
 
 def test_same_seed_same_problems_and_a_smaller_count_is_a_prefix():
@@ -42,8 +48,17 @@ def test_no_question_twice(problems):
     assert len({problem.question for problem in problems}) == len(problems)
 
 
-def test_computations_are_exact_positive_and_use_only_what_is_known(problems):
-    for problem in problems:
+def test_unseen_families_are_others_and_as_hard(problems, unseen):
+    assert not {problem.family for problem in problems} & {problem.family for problem in unseen}
+    counts = Counter(problem.family for problem in unseen)
+    assert set(counts.values()) == {len(unseen) // len(UNSEEN_FAMILIES)}
+    largest = max(step.value for problem in problems for step in problem.computations)
+    assert max(step.value for problem in unseen for step in problem.computations) <= largest
+    assert {len(problem.computations) for problem in unseen} == {3, 4}
+
+
+def test_computations_are_exact_positive_and_use_only_what_is_known(problems, unseen):
+    for problem in problems + unseen:
         known = {int(number) for number in re.findall(r"\d+", problem.question)} | {2, 3, 4, 100}
         for step in problem.computations:
             known |= {int(number) for number in re.findall(r"\d+", step.lead)}

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drp_hf.errors import DRPError
+from drp_hf.problems import generate
 from drp_hf.pruning import Reason, apply_steps, check, prune_trace
 from drp_hf.records import Action, Trace
 from drp_hf.segment import segment
@@ -17,6 +18,7 @@ from drp_hf.teachers.quantities import read
 from drp_hf.teachers.rewriting import fewer_sides, tidy
 from drp_hf.teachers.skills import Role, role
 from drp_hf.teachers.slicing import SlicingTeacher
+from drp_hf.verbose_traces import verbose_trace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import audit
@@ -354,8 +356,28 @@ def test_proposals_go_from_boldest_to_mildest():
     assert [bool(proposal.note) for proposal in proposals] == [False, True, True, True, True]
 
 
+def test_segmentation_decides_what_the_teacher_can_tell_apart():
+    word_problems = list(generate(60, seed=5))
+    rows = {
+        segmentation: [
+            prune_trace(verbose_trace(problem), SlicingTeacher("default", segmentation), len)
+            for problem in word_problems
+        ]
+        for segmentation in ("skill", "plain", "none")
+    }
+    assert all(row.accepted for each in rows.values() for row in each)
+    skill, plain, none = (sum(row.tokens_after for row in rows[name]) for name in ("skill", "plain", "none"))
+    assert skill < plain < none
+    assert {step.skill for name in ("plain", "none") for row in rows[name] for step in row.steps} == {""}
+    assert {len(row.steps) for row in rows["none"]} == {1}
+    # Without skills a re-check that comes to the same value passes for the computation itself.
+    assert any("double-check" in row.pruned_reasoning for row in rows["plain"])
+    assert not any("double-check" in row.pruned_reasoning for row in rows["skill"])
+
+
 def test_name_and_unknown_strength():
     assert SlicingTeacher().name == "slicing-default"
+    assert SlicingTeacher("hard", "plain").name == "slicing-hard-plain"
     with pytest.raises(DRPError, match="light, default or hard"):
         SlicingTeacher("brutal")
 
@@ -378,10 +400,14 @@ SENTENCES = st.sampled_from(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(SENTENCES, min_size=1, max_size=25).map("".join), st.sampled_from(STRENGTHS))
-def test_every_proposal_tiles_and_invents_nothing(reasoning, strength):
+@given(
+    st.lists(SENTENCES, min_size=1, max_size=25).map("".join),
+    st.sampled_from(STRENGTHS),
+    st.sampled_from(["skill", "plain", "none"]),
+)
+def test_every_proposal_tiles_and_invents_nothing(reasoning, strength, segmentation):
     trace = Trace("He has 3 and 4 and doubles it. How many?", "14", reasoning, "14")
-    for proposal in SlicingTeacher(strength).propose(trace, segment(reasoning)):
+    for proposal in SlicingTeacher(strength, segmentation).propose(trace, segment(reasoning)):
         pruned = apply_steps(reasoning, proposal.steps)
         problem = check(trace, proposal.steps, pruned, len)
         # The answer may never be stated in such a text, or only at the cost of the final answer's length.

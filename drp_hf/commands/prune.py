@@ -77,6 +77,9 @@ class PruneConfig:
             from the environment variable `OPENAI_API_KEY`.
         strength (`str`, *optional*, defaults to `"default"`):
             How much goes: `"light"`, `"default"` or `"hard"`.
+        segmentation (`str`, *optional*, defaults to `"skill"`):
+            `"skill"` for skill-aware steps, `"plain"` for steps without skills, `"none"` to rewrite the trace as a
+            whole.
         tokenizer (`str`, *optional*, defaults to `"smollm2-embedded"`):
             Tokenizer that counts tokens, best the student's: a folder or a name on the Hub.
 
@@ -88,9 +91,6 @@ class PruneConfig:
             Address of the server, up to and with `/v1`. OpenAI's if not given.
         protocol (`str`, *optional*, defaults to `"compact"`):
             `"compact"` (one call, unit ranges) or `"paper"` (two calls, the first of which copies the trace).
-        segmentation (`str`, *optional*, defaults to `"skill"`):
-            `"skill"` for skill-aware steps, `"plain"` for steps without skills, `"none"` to rewrite the trace as a
-            whole.
         fallback (`str`, *optional*):
             `"slicing"` lets the slicing teacher decide where the model's pruning cannot be used. Such traces are
             rejected if not given.
@@ -145,13 +145,13 @@ class PruneConfig:
         default="slicing", metadata={"help": "Who decides the steps."}
     )
     strength: Literal["light", "default", "hard"] = field(default="default", metadata={"help": "How much goes."})
+    segmentation: Literal["none", "plain", "skill"] = field(
+        default="skill", metadata={"help": "Skill-aware steps, steps without skills, or no steps."}
+    )
     tokenizer: str = field(default=EMBEDDED, metadata={"help": "Tokenizer that counts tokens, best the student's."})
     model: str | None = field(default=None, metadata={"help": "Language model of the teacher."})
     base_url: str | None = field(default=None, metadata={"help": "Address of the server, with /v1; OpenAI's if none."})
     protocol: Literal["compact", "paper"] = field(default="compact", metadata={"help": "How the model is asked."})
-    segmentation: Literal["none", "plain", "skill"] = field(
-        default="skill", metadata={"help": "Skill-aware steps, steps without skills, or no steps."}
-    )
     fallback: Literal["slicing"] | None = field(
         default=None, metadata={"help": "Who decides where the model's pruning cannot be used; nobody if not given."}
     )
@@ -224,10 +224,8 @@ def check(config: PruneConfig) -> None:
     asks = config.teacher != "slicing"
     if asks and not config.model:
         raise DRPError(f"the teacher {config.teacher!r} needs a language model: give --model.")
-    if not asks and (config.model or config.dry_run or config.fallback or config.segmentation != "skill"):
-        raise DRPError(
-            "model, fallback, segmentation and dry_run need a language model: give --teacher chat, vllm or batch."
-        )
+    if not asks and (config.model or config.dry_run or config.fallback):
+        raise DRPError("model, fallback and dry_run need a language model: give --teacher chat, vllm or batch.")
     if config.candidates < 1 or (config.candidates > 3 and config.vary == "strength"):
         raise DRPError(f"candidates is {config.candidates}: there can be 1 to 3, or more that vary in temperature.")
     if config.candidates > 1 and config.vary == "temperature" and not (asks and config.temperature < HOTTEST):
@@ -268,7 +266,7 @@ def make_teachers(config: PruneConfig, count_tokens: Callable[[str], int]) -> li
         for temperature in temperatures(config.candidates if by_temperature else 1, config.temperature)
     ]
     if config.teacher == "slicing":
-        return [SlicingTeacher(strength) for strength, _ in settings]
+        return [SlicingTeacher(strength, config.segmentation) for strength, _ in settings]
     return [
         LanguageModelTeacher(
             config.model,
@@ -279,7 +277,7 @@ def make_teachers(config: PruneConfig, count_tokens: Callable[[str], int]) -> li
             temperature=temperature,
             max_tokens=config.max_tokens,
             context=config.context_length,
-            fallback=SlicingTeacher(strength) if config.fallback else None,
+            fallback=SlicingTeacher(strength, config.segmentation) if config.fallback else None,
         )
         for strength, temperature in settings
     ]

@@ -58,14 +58,18 @@ class Ledger:
     Args:
         trace: the trace.
         units: its units.
+        skills: whether units have roles and skills; without, all are work of no name.
     """
 
-    def __init__(self, trace: Trace, units: list[Unit]) -> None:
+    def __init__(self, trace: Trace, units: list[Unit], skills: bool = True) -> None:
         self.trace = trace
         self.units = units
         self.readings = [read(unit.text) for unit in units]
-        self.roles = [role(unit.text, reading) for unit, reading in zip(units, self.readings, strict=True)]
-        self._mark_quotations()
+        self.skills = skills
+        self.roles = [Role.WORK] * len(units)
+        if skills:
+            self.roles = [role(unit.text, reading) for unit, reading in zip(units, self.readings, strict=True)]
+            self._mark_quotations()
         question = read(trace.question)
         self.given = question.values | hundredths(question)
         self.given |= {value for equation in question.equations for value in equation.inner}

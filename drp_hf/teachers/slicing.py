@@ -36,10 +36,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from drp_hf.errors import DRPError
-from drp_hf.records import Trace
+from drp_hf.pruning import apply_steps
+from drp_hf.records import Action, Step, Trace
 from drp_hf.segment import Unit
 from drp_hf.teachers.base import Proposal, Teacher
 from drp_hf.teachers.ledger import CONSTANTS, WORD, Ledger, missing
+from drp_hf.teachers.protocol import Segmentation
 from drp_hf.teachers.skills import Role, concludes
 from drp_hf.teachers.telling import find_setup, tell, write_steps
 
@@ -129,17 +131,26 @@ class SlicingTeacher(Teacher):
 
     Args:
         strength: how much explanation around the needed computations stays: `light`, `default` or `hard`.
+        segmentation: `skill`; `plain`, which goes by values alone, blind to the part that a unit's words say it plays;
+            or `none`, which knows no steps, and shortens the trace up to the answer as a whole.
     """
 
-    def __init__(self, strength: Strength = "default") -> None:
+    def __init__(self, strength: Strength = "default", segmentation: Segmentation = "skill") -> None:
         if strength not in _MILDER:
             raise DRPError(f"strength must be light, default or hard, not {strength!r}.")
         self.strength = strength
-        self.name = f"slicing-{strength}"
+        self.segmentation = segmentation
+        self.name = f"slicing-{strength}" + (f"-{segmentation}" if segmentation != "skill" else "")
 
     def propose(self, trace: Trace, units: list[Unit]) -> Iterator[Proposal]:
-        ledger = Ledger(trace, units)
         hard = self.strength == "hard"
+        if self.segmentation == "none":
+            ledger = Ledger(trace, units)
+            steps = write_steps(ledger, tell(ledger, up_to_answer(ledger), hard))
+            rewrite = apply_steps(trace.reasoning, steps).text
+            yield Proposal([Step(0, len(trace.reasoning), "", Action.COMPRESS, rewrite)])
+            return
+        ledger = Ledger(trace, units, skills=self.segmentation == "skill")
         sliced = _slice(ledger)
         if sliced is not None:
             goal, needed = sliced
@@ -155,6 +166,14 @@ class SlicingTeacher(Teacher):
         yield Proposal(write_steps(ledger, tell(ledger, kept, hard)), note)
         note = f"cut after the first right answer ({why})"
         yield Proposal(write_steps(ledger, tell(ledger, everything, None)), note)
+
+
+def up_to_answer(ledger: Ledger) -> list[int]:
+    """Everything up to where the answer is derived, and the sentence that states it."""
+    arrivals = goals(ledger)
+    if not arrivals:
+        return list(range(_first_answer(ledger) + 1))
+    return sorted({*range(arrivals[0].derivation + 1), arrivals[0].statement})
 
 
 _REDUNDANT = (Role.TALK, Role.CHECK, Role.QUESTION, Role.REREAD)

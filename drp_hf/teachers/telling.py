@@ -178,7 +178,9 @@ def write_steps(ledger: Ledger, pieces: list[Piece]) -> list[Step]:
             piece = next(waiting, None)
         answers = last == ending and not ledger.readings[last].equations
         named = ledger.announcements.get(last, last) if action is Action.MERGE else last
-        name = skill(ledger.units[named].text, ledger.readings[named], ledger.roles[named], answers)
+        name = ""
+        if ledger.skills:
+            name = skill(ledger.units[named].text, ledger.readings[named], ledger.roles[named], answers)
         end = ledger.units[last].end
         previous = steps[-1] if steps else None
         if previous and previous.action is action is not Action.MERGE and previous.skill == name:
