@@ -39,9 +39,21 @@ class Likelihood:
         self.batch_tokens = batch_tokens
         self._head = self._plain_head()
 
-    @torch.inference_mode()
     def score(self, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
-        """Yields the mean negative log-likelihood of completions as batches finish, the longest pairs first.
+        """Yields the mean negative log-likelihood of completions, pairs and order as in [`~Likelihood.token_losses`].
+
+        Yields:
+            The position of the pair and its score in nats per token of the completion, 0 or more. A pair that is
+            longer than the model's context is scored on the tokens that fit. A pair without a token to score (an empty
+            completion, a question that fills the context), or whose logits overflow, scores infinity; NaN never.
+        """
+        for index, _, losses in self.token_losses(pairs):
+            mean = losses.mean().item() if len(losses) else math.nan
+            yield index, math.inf if math.isnan(mean) else mean
+
+    @torch.inference_mode()
+    def token_losses(self, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[int, list[int], torch.Tensor]]:
+        """Yields the negative log-likelihood of every token of completions as batches finish, the longest pairs first.
 
         The prompt is the question as the chat template renders it; prompt and completion are encoded apart, as when
         the model writes. A think tag at the completion's start that the template has already written is not written
@@ -51,9 +63,8 @@ class Likelihood:
             pairs: (question, completion).
 
         Yields:
-            The position of the pair and its score in nats per token of the completion, 0 or more. A pair that is
-            longer than the model's context is scored on the tokens that fit. A pair without a token to score (an empty
-            completion, a question that fills the context), or whose logits overflow, scores infinity; NaN never.
+            The position of the pair, the ids of the completion's tokens that fit into the model's context, and the
+            loss of each in nats, shape `(tokens,)`, float64 on the CPU.
 
         Raises:
             DRPError: the tokenizer has no chat template.
@@ -61,12 +72,14 @@ class Likelihood:
         encoded = self._encode(pairs)
         order = sorted(range(len(encoded)), key=lambda index: -len(encoded[index][0]))
         scorable = [index for index in order if len(encoded[index][0]) > encoded[index][1]]
-        yield from ((index, math.inf) for index in set(order) - set(scorable))
+        yield from ((index, [], torch.empty(0)) for index in set(order) - set(scorable))
         start = 0
         while start < len(scorable):
             rows = max(self.batch_tokens // len(encoded[scorable[start]][0]), 1)
             batch = scorable[start : start + rows]
-            yield from zip(batch, self._score_batch([encoded[index] for index in batch]), strict=True)
+            targets = [ids[border:] for ids, border in map(encoded.__getitem__, batch)]
+            losses = self._losses([encoded[index] for index in batch]).split([len(ids) for ids in targets])
+            yield from zip(batch, targets, losses, strict=True)
             start += rows
 
     def _encode(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], int]]:
@@ -85,11 +98,6 @@ class Likelihood:
             # The very first token of a text has nothing before it that it could be predicted from.
             encoded.append(((prompt + completion)[: self.context_length], max(len(prompt), 1)))
         return encoded
-
-    def _score_batch(self, batch: list[tuple[list[int], int]]) -> list[float]:
-        losses = self._losses(batch).split([len(ids) - border for ids, border in batch])
-        means = [loss.mean().item() for loss in losses]
-        return [math.inf if math.isnan(mean) else mean for mean in means]
 
     def _losses(self, batch: list[tuple[list[int], int]]) -> torch.Tensor:
         """The negative log-likelihoods of all tokens to score, row after row, in float64 on the CPU."""

@@ -1,0 +1,239 @@
+"""The study: its arms can be run, its alternatives are what they say, and its tables follow from its results."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+
+from drp_hf.commands.parsing import parse
+from drp_hf.commands.prune import PruneConfig, check
+from drp_hf.errors import DRPError
+from drp_hf.problems import generate
+from drp_hf.records import THINK_CLOSE
+from drp_hf.segment import segment
+from drp_hf.verbose_traces import verbose_trace
+from recipes.study import texts
+from recipes.study.arms import FOLDER, choose, read_arms
+from recipes.study.material import StudyConfig
+from recipes.study.results import Answers, Result, compare, read_result, read_results, result_file, write_result
+from recipes.study.stages import read_recipe, run_stage
+from recipes.study.table import pareto_plot, tables
+
+ROOT = FOLDER.parents[1]
+ARMS = read_arms()
+
+
+# --------------------------------------------------------------------------------------------------------- arms
+
+
+def test_arms_are_in_an_order_in_which_they_can_be_run():
+    names = list(ARMS)
+    for arm in ARMS.values():
+        assert arm.after is None or arm.after in ARMS
+        assert arm.budget_of is None or names.index(arm.budget_of) < names.index(arm.name)
+    assert {arm.group for arm in ARMS.values()} == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=lambda arm: arm.name)
+def test_the_settings_of_an_arm_are_those_of_its_commands(arm, tmp_path):
+    assert arm.texts is None or callable(getattr(texts, arm.texts))
+    file = tmp_path / "config.yaml"
+    if arm.prune is not None:
+        file.write_text(yaml.safe_dump({**read_recipe("prune.yaml"), "traces": "t", "output_dir": "o", **arm.prune}))
+        check(parse(PruneConfig, ["--config", str(file)]))
+    if arm.trained and not arm.after:
+        from trl import ModelConfig
+
+        from drp_hf.commands.sft import SFTArguments
+        from drp_hf.drp_config import DRPConfig
+
+        settings = {"dataset": "d", "model_name_or_path": "m", "output_dir": str(tmp_path)}
+        file.write_text(yaml.safe_dump({**read_recipe("sft.yaml"), **settings, **arm.sft}))
+        parse((SFTArguments, DRPConfig, ModelConfig), ["--config", str(file)])
+
+
+def test_unknown_arms_and_settings_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(DRPError, match="no arm 'drp': choose among"):
+        choose(["drp"], ARMS)
+    monkeypatch.setattr("recipes.study.arms.FOLDER", tmp_path)
+    (tmp_path / "arms").mkdir()
+    (tmp_path / "arms" / "1_it.yaml").write_text("title: it\nprompt: x\n")
+    with pytest.raises(DRPError, match=r"1_it.yaml has no use for prompt"):
+        read_arms()
+
+
+def test_a_failed_command_is_said(tmp_path):
+    with pytest.raises(DRPError, match=r"drp prune --config .*corpus\.prune\.yaml ended with status 2"):
+        run_stage("prune", "prune.yaml", tmp_path / "corpus", traces=str(tmp_path / "none.jsonl"))
+
+
+# -------------------------------------------------------------------------------------------------- alternatives
+
+
+@pytest.fixture(scope="module")
+def material(smollm2_tokenizer):
+    """Verbose traces of the generator, each with a wrong and a longer sample beside it, pruned to 100 tokens."""
+    problems = list(generate(12, seed=5))
+    right = [verbose_trace(problem) for problem in problems]
+    wrong = [replace(trace, response="The answer is 0.") for trace in right]
+    longer = [replace(trace, reasoning=f"Okay, okay.\n\n{trace.reasoning}") for trace in right]
+    return SimpleNamespace(
+        problems=problems,
+        greedy=[*wrong[:2], None, *right[3:]],
+        samples=[list(samples) for samples in zip(wrong, longer, right, strict=True)],
+        right=right,
+        pruned_lengths={trace.question: 100 for trace in right[:10]},
+        tokenizer=smollm2_tokenizer,
+        count_tokens=lambda text: len(smollm2_tokenizer(text, add_special_tokens=False)["input_ids"]),
+    )
+
+
+def reasoning_of(completion: str) -> str:
+    return completion.removeprefix("<think>\n").partition(f"\n{THINK_CLOSE}")[0]
+
+
+def test_whole_traces(material):
+    assert [question for question, _ in texts.raw(material)] == [
+        trace.question for trace in material.greedy if trace is not None
+    ]
+    assert list(texts.right(material)) == [(trace.question, trace.output) for trace in material.right]
+    assert list(texts.shortest(material)) == [(trace.question, trace.output) for trace in material.right]
+
+
+def test_cut_after_the_first_right_answer(material):
+    for trace, (question, completion) in zip(material.right, texts.first_answer(material), strict=True):
+        kept = reasoning_of(completion)
+        assert question == trace.question
+        assert trace.reasoning.startswith(kept) and len(kept) < len(trace.reasoning)
+        assert segment(kept)[-1].text.rstrip(". ").endswith(trace.answer)
+        assert completion.endswith(f"{THINK_CLOSE}\n\nThe answer is {trace.answer}.")
+
+
+def test_random_sentences_are_deleted_to_the_length_of_the_pruned_trace(material):
+    pairs = list(texts.random_sentences(material))
+    assert pairs == list(texts.random_sentences(material))
+    assert len(pairs) == 10
+    for trace, (_, completion) in zip(material.right, pairs, strict=False):
+        assert 60 < material.count_tokens(completion) <= 100
+        left = [unit.text.strip() for unit in segment(trace.reasoning)]
+        for sentence in (unit.text.strip() for unit in segment(reasoning_of(completion))):
+            assert sentence in left
+            left = left[left.index(sentence) + 1 :]
+
+
+def test_the_least_informative_tokens_are_deleted(material):
+    pairs = list(texts.informative_tokens(material))
+    assert len(pairs) == 10
+    for trace, (_, completion) in zip(material.right, pairs, strict=False):
+        assert 90 < material.count_tokens(completion) < 110
+        characters = iter(trace.reasoning)
+        assert all(character in characters for character in reasoning_of(completion))
+
+
+def test_terse_solutions_are_the_equations(material):
+    for problem, (question, completion) in zip(material.problems, texts.terse(material), strict=True):
+        assert question == problem.question
+        assert reasoning_of(completion).splitlines() == [step.equation for step in problem.computations]
+
+
+# ------------------------------------------------------------------------------------------------------- results
+
+
+def result(arm: str, seed: int, right: list[int], tokens: list[int], asked: str = "q", training=None) -> Result:
+    answers = Answers(np.array(right), np.array(tokens))
+    tests = ("heldout", "unseen", "svamp")
+    made = {"fingerprints": dict.fromkeys(tests, asked)}
+    return Result(arm, seed, {}, training or {}, made, dict.fromkeys(tests, answers))
+
+
+REASONER = result("1_reasoner", 0, [1, 1, 0, 0], [200, 300, 200, 300])
+STUDENTS = [
+    result("5_drp", 0, [1, 1, 1, 0], [100, 100, 100, 100], training={"nll": 0.3, "tokens": 1000}),
+    result("5_drp", 1, [1, 0, 1, 0], [50, 50, 50, 50], training={"nll": 0.3, "tokens": 1000}),
+]
+
+
+def test_results_are_read_as_they_were_written(tmp_path):
+    for each in STUDENTS:
+        write_result(tmp_path, each)
+    found = read_results(tmp_path)["5_drp"]
+    assert [each.seed for each in found] == [0, 1]
+    for ours, theirs in zip(STUDENTS, found, strict=True):
+        assert theirs.tests["svamp"].right.tolist() == ours.tests["svamp"].right.tolist()
+        assert theirs.tests["svamp"].tokens.tolist() == ours.tests["svamp"].tokens.tolist()
+        assert theirs.training == ours.training
+
+
+def test_a_file_that_is_no_result_is_named(tmp_path):
+    (tmp_path / "5_drp-0.json").write_text('{"arm": "5_drp"}')
+    with pytest.raises(DRPError, match="5_drp-0.json holds no result"):
+        read_result(result_file(tmp_path, "5_drp", 0))
+
+
+def test_seeds_are_averaged_question_by_question():
+    found = compare(STUDENTS, REASONER, "heldout")
+    assert (found.accuracy, found.gained, found.tokens) == (0.625, 0.125, 75)
+    assert found.saved == pytest.approx(0.7)
+    assert found.by_seed == [0.75, 0.5]
+    assert found.tokens_per_right == pytest.approx(120)
+    # ΔL = 0.7, ΔA = 0.125 / 0.5: 0.7 + 3 · 0.25
+    assert found.aes == pytest.approx(1.45)
+    # Between all four questions the second (-0.5) and all the third (+1).
+    assert found.gained_interval[0] == pytest.approx(-0.375, abs=0.13)
+    assert found.gained_interval[1] == pytest.approx(0.75, abs=0.26)
+
+
+def test_other_questions_are_not_compared():
+    with pytest.raises(DRPError, match="5_drp-0 and the reasoner answered other questions of heldout"):
+        compare([result("5_drp", 0, [1, 1, 1, 0], [1, 1, 1, 1], asked="others")], REASONER, "heldout")
+
+
+def test_tables_say_what_the_results_say():
+    first, second = tables({"1_reasoner": [REASONER], "5_drp": STUDENTS})
+    row = next(line for line in first.splitlines() if "skill-aware" in line)
+    assert [cell.strip() for cell in row.strip("|").split("|")][:4] == ["skill-aware steps", "2", "75", "70%"]
+    assert "62.5%" in row and "+12.5 (" in row and "+1.45" in row and "1,000" in row
+    assert second.count("70%") == 2
+    assert pareto_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS}, ARMS).startswith(b"\x89PNG")
+
+
+def test_without_the_reasoner_there_is_nothing_to_compare_with():
+    with pytest.raises(DRPError, match="no result of 1_reasoner yet"):
+        tables({"5_drp": STUDENTS})
+
+
+# ---------------------------------------------------------------------------------------------------- everything
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_whole_study_runs_and_goes_on(tmp_path):
+    (tmp_path / "svamp.jsonl").write_text(
+        "".join(json.dumps({"question": f"What is {n} plus 2?", "answer": str(n + 2)}) + "\n" for n in range(3))
+    )
+    sizes = {"train_problems": 8, "heldout_problems": 3, "unseen_problems": 2, "svamp_problems": 2}
+    config = StudyConfig(
+        output_dir=str(tmp_path / "run"), results_dir=str(tmp_path / "results"), svamp=str(tmp_path / "svamp.jsonl")
+    )
+    settings = {**vars(config), **sizes, "seeds": [0]}
+    flags = [
+        text
+        for name, value in settings.items()
+        if value != []
+        for text in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
+    ]
+    command = [sys.executable, "-m", "recipes.study", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert set(read_results(tmp_path / "results")) == set(ARMS)
+    assert all(arm.title in done.stdout for arm in ARMS.values())
+    before = {file.name: file.stat().st_mtime_ns for file in Path(tmp_path / "results").iterdir()}
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 0 and again.stdout == done.stdout
+    assert {file.name: file.stat().st_mtime_ns for file in Path(tmp_path / "results").iterdir()} == before
