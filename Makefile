@@ -6,13 +6,19 @@ SEED ?= 0
 RUN ?= runs/quickstart$(if $(filter-out 0,$(SEED)),-$(SEED))
 
 DATA ?= ../shared/data
+SVAMP ?= $(DATA)/problems/svamp.jsonl
 TRACES ?= $(DATA)/traces/gsm8k_test__deepseek-r1.jsonl
 
-.PHONY: quickstart test bench-teachers bench-trainer bench-eval bench-hub clean
+.PHONY: quickstart study test bench-teachers bench-trainer bench-eval bench-hub clean
 
 # The whole pipeline on the embedded default; report in runs/quickstart/report.html, of SEED=1 in runs/quickstart-1.
 quickstart: $(VENV)/installed
 	$(BIN)/drp quickstart --seed $(SEED) --output_dir $(RUN)
+
+# Every arm of the study that has no result in recipes/study/results yet; ARMS="5_drp 2_right" SEEDS="0 1" for some.
+study: $(VENV)/installed
+	$(BIN)/python -m recipes.study $(if $(ARMS),--arms $(ARMS)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(wildcard $(SVAMP)),--svamp $(SVAMP))
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .

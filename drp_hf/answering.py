@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -51,6 +52,7 @@ class AnsweringModel:
 
     Attributes:
         identity: what makes the model that model: the content of local folders, or its name.
+        measured: `answers` and `tokens` written by this run, and the `seconds` that it took, without loading.
 
     Raises:
         DRPError: there is no such model or engine, or another process is at work in the folder.
@@ -71,6 +73,7 @@ class AnsweringModel:
             config.context_length,
         ]
         self.store = RowStore(Path(config.output_dir) / STORE)
+        self.measured = {"answers": 0, "tokens": 0, "seconds": 0.0}
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
@@ -115,8 +118,9 @@ class AnsweringModel:
         keys = self.keys(requests, sampling)
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in self.store}
         if missing:
-            asked = list(missing)
-            completions = self.engine.generate(
+            asked, engine = list(missing), self.engine
+            start = time.monotonic()
+            completions = engine.generate(
                 [request.question for request in missing.values()],
                 sampling,
                 seeds=[int(key[:15], 16) for key in asked],
@@ -124,6 +128,9 @@ class AnsweringModel:
             )
             for place, completion in completions:
                 self.store.put(asked[place], asdict(completion))
+                self.measured["answers"] += 1
+                self.measured["tokens"] += completion.n_tokens
+            self.measured["seconds"] += time.monotonic() - start
         return (Completion(**self.store.get(key)) for key in keys)
 
     def answer_all(self, benchmarks: Iterable[Benchmark]) -> Iterator[dict[str, Any]]:

@@ -44,6 +44,7 @@ def write_run_info(
     config: Any,
     inputs: Iterable[str | Path] = (),
     fingerprints: Mapping[str, str] | None = None,
+    measured: Mapping[str, float] | None = None,
 ) -> None:
     """Writes `run.json`: stage, config, versions and what the run was made from.
 
@@ -53,6 +54,7 @@ def write_run_info(
         config: its config dataclass.
         inputs: files and folders it read; those that exist get a fingerprint.
         fingerprints: of inputs by name, where they are known: of the rows of a data set.
+        measured: what the run itself made, without what was there already, and in how many `seconds`.
     """
     info = {
         "stage": stage,
@@ -60,6 +62,7 @@ def write_run_info(
         "config": asdict(config),
         "versions": versions(),
         "inputs": (fingerprints or {}) | {str(path): fingerprint(path) for path in inputs if Path(path).exists()},
+        "measured": dict(measured or {}),
     }
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)

@@ -18,11 +18,11 @@ from drp_hf.problems import generate
 from drp_hf.records import THINK_CLOSE
 from drp_hf.segment import segment
 from drp_hf.verbose_traces import verbose_trace
+from recipes.experiment.stages import read_settings
 from recipes.study import texts
 from recipes.study.arms import FOLDER, choose, read_arms
-from recipes.study.material import StudyConfig
+from recipes.study.material import StudyConfig, run_recipe
 from recipes.study.results import Answers, Result, compare, read_result, read_results, result_file, write_result
-from recipes.study.stages import read_recipe, run_stage
 from recipes.study.table import pareto_plot, tables
 
 ROOT = FOLDER.parents[1]
@@ -45,7 +45,9 @@ def test_the_settings_of_an_arm_are_those_of_its_commands(arm, tmp_path):
     assert arm.texts is None or callable(getattr(texts, arm.texts))
     file = tmp_path / "config.yaml"
     if arm.prune is not None:
-        file.write_text(yaml.safe_dump({**read_recipe("prune.yaml"), "traces": "t", "output_dir": "o", **arm.prune}))
+        file.write_text(
+            yaml.safe_dump({**read_settings(FOLDER / "prune.yaml"), "traces": "t", "output_dir": "o", **arm.prune})
+        )
         check(parse(PruneConfig, ["--config", str(file)]))
     if arm.trained and not arm.after:
         from trl import ModelConfig
@@ -54,7 +56,7 @@ def test_the_settings_of_an_arm_are_those_of_its_commands(arm, tmp_path):
         from drp_hf.drp_config import DRPConfig
 
         settings = {"dataset": "d", "model_name_or_path": "m", "output_dir": str(tmp_path)}
-        file.write_text(yaml.safe_dump({**read_recipe("sft.yaml"), **settings, **arm.sft}))
+        file.write_text(yaml.safe_dump({**read_settings(FOLDER / "sft.yaml"), **settings, **arm.sft}))
         parse((SFTArguments, DRPConfig, ModelConfig), ["--config", str(file)])
 
 
@@ -70,7 +72,7 @@ def test_unknown_arms_and_settings_are_refused(tmp_path, monkeypatch):
 
 def test_a_failed_command_is_said(tmp_path):
     with pytest.raises(DRPError, match=r"drp prune --config .*corpus\.prune\.yaml ended with status 2"):
-        run_stage("prune", "prune.yaml", tmp_path / "corpus", traces=str(tmp_path / "none.jsonl"))
+        run_recipe("prune", "prune", tmp_path / "corpus", {"traces": str(tmp_path / "none.jsonl")})
 
 
 # -------------------------------------------------------------------------------------------------- alternatives

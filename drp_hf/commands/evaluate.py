@@ -121,6 +121,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
             config.model: " ".join(model.identity),
             **{benchmark.source: benchmark.fingerprint for benchmark in benchmarks.values()},
         },
+        measured=model.measured,
     )
     Console().print(results_table(results))
     if config.force_answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
@@ -200,12 +201,20 @@ def main(config: PruneConfig) -> Path:
     tally = Tally()
     with RowStore(output_dir / STORE, remakeable=True) as store, _scores(config) as scores:
         prunings = Prunings(splits, teachers, store, count_tokens, [config.tokenizer, deciding_code()])
-        make_rows(config, prunings, tally)
+        start = time.monotonic()
+        made = make_rows(config, prunings, tally)
+        seconds = time.monotonic() - start
         if scores is not None:
             prunings.score(config.student, scores, config.nll_margin)
         summary = CorpusSummary(row for readings in splits.values() for row in prunings.rows(readings))
         counts = write_views(output_dir, splits, prunings)
-    write_run_info(output_dir, "prune", config, [config.traces])
+    measured = {
+        "rows": made,
+        "input_tokens": tally.input_tokens,
+        "output_tokens": tally.output_tokens,
+        "seconds": seconds,
+    }
+    write_run_info(output_dir, "prune", config, [config.traces], measured=measured)
     write_card(output_dir, summary, counts, read_origin(output_dir), command_line(config))
     print_summary(summary, output_dir)
     if config.teacher != "slicing":
@@ -325,16 +334,19 @@ def make_asker(config: PruneConfig) -> Asker:
     )
 
 
-def make_rows(config: PruneConfig, prunings: Prunings, tally: Tally) -> None:
-    """Makes the rows that are not there yet; each is on disk as soon as it is made."""
+def make_rows(config: PruneConfig, prunings: Prunings, tally: Tally) -> int:
+    """Makes the rows that are not there yet, each on disk as soon as it is made; returns how many."""
     from drp_hf.commands.prune_display import pruning_progress
     from drp_hf.teachers.asking import Replies, ask_nobody
 
+    made = 0
     with pruning_progress(prunings.total, tally, config.price_input, config.price_output) as advance:
         missing = prunings.missing(advance)
 
-        def finished(*made: object) -> None:
-            prunings.put(*made)
+        def finished(*row: object) -> None:
+            nonlocal made
+            made += 1
+            prunings.put(*row)
             advance()
 
         if config.teacher == "slicing":
@@ -342,6 +354,7 @@ def make_rows(config: PruneConfig, prunings: Prunings, tally: Tally) -> None:
         elif next(iter(prunings.missing()), None):  # a model that nobody asks need not be loaded
             with RowStore(Path(config.output_dir) / REPLIES) as store:
                 make_asker(config).run(missing, Replies(store, config.model, tally), finished)
+    return made
 
 
 def _scores(config: PruneConfig):

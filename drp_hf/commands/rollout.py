@@ -73,6 +73,7 @@ def main(config: RolloutConfig) -> Path:
         "rollout",
         config,
         fingerprints={config.model: " ".join(model.identity), benchmark.source: benchmark.fingerprint},
+        measured=model.measured,
     )
     table = Table("traces", "right", "mean tokens", "cut off", title=escape(str(traces)))
     table.add_row(str(count), f"{right / count:.1%}", f"{tokens / count:.0f}", f"{cut / count:.1%}")

@@ -22,10 +22,10 @@ from drp_hf.evaluations import read_evaluation
 from drp_hf.likelihood import Likelihood
 from drp_hf.models import model_identity
 from drp_hf.provenance import fingerprint, versions
+from recipes.experiment.stages import is_trained, training_figures
 from recipes.study.arms import Arm, choose, read_arms
-from recipes.study.material import Material, StudyConfig
+from recipes.study.material import Material, StudyConfig, run_recipe
 from recipes.study.results import REASONER_ARM, Answers, Result, read_result, read_results, result_file, write_result
-from recipes.study.stages import run_stage
 from recipes.study.table import print_tables
 
 SCORED = 100
@@ -85,28 +85,20 @@ def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) ->
 def train(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) -> Path:
     """Trains the student of an arm; one that is there already is kept."""
     student = material.folder / "students" / f"{arm.name}-{seed}"
-    if (student / "trainer_state.json").exists():  # what is written last
+    if is_trained(student):
         return student
     if arm.after:
         before = train(arms[arm.after], seed, material, arms)
         dataset, stage, settings = learnt_from(arms[arm.after], material), "dpo", arm.dpo
     else:
         before, dataset, stage, settings = REASONER, learnt_from(arm, material), "sft", arm.sft
-    return run_stage(
-        stage, f"{stage}.yaml", student, dataset=str(dataset), model_name_or_path=str(before), seed=seed, **settings
-    )
+    own = {"dataset": str(dataset), "model_name_or_path": str(before), "seed": seed}
+    return run_recipe(stage, stage, student, {**own, **settings})
 
 
 def learnt_from(arm: Arm, material: Material) -> Path:
     """The data set of an arm."""
     return material.texts(arm.texts) if arm.texts else material.corpus(arm.prune)
-
-
-def training_figures(student: Path) -> dict[str, float]:
-    """What the training took."""
-    state = json.loads((student / "trainer_state.json").read_text(encoding="utf-8"))
-    last = {name: value for entry in state["log_history"] for name, value in entry.items()}
-    return {"steps": state["global_step"], "tokens": last["num_tokens"], "seconds": round(last["train_runtime"])}
 
 
 def nll(arm: Arm, material: Material, arms: Mapping[str, Arm]) -> float:
@@ -133,7 +125,7 @@ def evaluate(name: str, model: str, material: Material, **settings: Any) -> Path
     """Lets a model answer the tests."""
     benchmarks = [str(path) for path in material.tests.values()]
     folder = material.folder / "answers" / name
-    return run_stage("evaluate", "evaluate.yaml", folder, benchmarks=benchmarks, model=model, **settings)
+    return run_recipe("evaluate", "evaluate", folder, {"benchmarks": benchmarks, "model": model, **settings})
 
 
 def whole_answers(folder: Path) -> dict[str, Answers]:

@@ -18,7 +18,8 @@ from drp_hf.pruning import judge
 from drp_hf.records import Trace
 from drp_hf.store import content_key
 from drp_hf.unseen_problems import UNSEEN_FAMILIES
-from recipes.study.stages import run_stage
+from recipes.experiment.stages import read_settings, run_stage
+from recipes.study.arms import FOLDER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,6 +63,25 @@ class StudyConfig:
     heldout_problems: int = field(default=500, metadata={"help": "Test problems of the reasoner's families."})
     unseen_problems: int = field(default=200, metadata={"help": "Test problems of other families."})
     svamp_problems: int = field(default=300, metadata={"help": "Test problems of SVAMP."})
+
+
+def run_recipe(stage: str, recipe: str, output_dir: Path, settings: Mapping[str, Any]) -> Path:
+    """Runs a `drp` command with the settings of one of the study's YAML files, and some over them.
+
+    All settings then stand in `<output_dir>.<stage>.yaml`.
+
+    Args:
+        stage: the command.
+        recipe: the file's name, without its ending.
+        output_dir: what the command makes.
+        settings: over those of the recipe.
+
+    Returns:
+        `output_dir`.
+    """
+    values = {**read_settings(FOLDER / f"{recipe}.yaml"), **settings, "output_dir": str(output_dir)}
+    run_stage(stage, values, output_dir.with_name(f"{output_dir.name}.{stage}.yaml"))
+    return output_dir
 
 
 class Material:
@@ -128,7 +148,7 @@ class Material:
         folder = self.folder / recipe
         if not (folder / "traces.jsonl").exists():
             train = self._write("train.jsonl", [asdict(problem.to_problem()) for problem in self.problems])
-            run_stage("rollout", f"{recipe}.yaml", folder, problems=str(train), model=REASONER)
+            run_recipe("rollout", recipe, folder, {"problems": str(train), "model": REASONER})
         readings = read_traces(folder / "traces.jsonl")["train"]
         return [None if reading.problem else reading.trace for reading in readings]
 
@@ -149,7 +169,7 @@ class Material:
         folder = self.folder / "corpora" / content_key(settings)[:8]
         if not (folder / "README.md").exists():  # what is written last
             traces = self._write("right.jsonl", [asdict(trace) for trace in self.right])
-            run_stage("prune", "prune.yaml", folder, traces=str(traces), **settings)
+            run_recipe("prune", "prune", folder, {"traces": str(traces), **settings})
         return folder
 
     @cached_property

@@ -1,0 +1,142 @@
+"""Runs an experiment, or plans it: `python -m recipes.experiment FOLDER [--plan]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from drp_hf.commands.parsing import parse, run
+from drp_hf.errors import DRPError
+from recipes.experiment.plan import print_plan
+from recipes.experiment.stages import PYTHON, is_trained, read_settings, run_stage
+
+
+@dataclass
+class ExperimentConfig:
+    """
+    Configuration of an experiment.
+
+    Parameters:
+        folder (`str`):
+            Folder with the settings of every stage: `rollout.yaml`, `prune.yaml`, `sft.yaml` and `evaluate.yaml`.
+        plan (`bool`, *optional*, defaults to `False`):
+            Run every stage on a few problems only, and print what time, tokens and money the whole will take. What is
+            answered and paid for is kept, and not asked again by the experiment itself.
+        pilot (`int`, *optional*, defaults to `64`):
+            Problems of the plan's rollout, and of each benchmark. More give better rates: a GPU is faster when it is
+            full.
+        gpus (`int`, *optional*, defaults to `1`):
+            Devices that train. The rows of an optimiser step stay the same. Rollout and evaluation use one.
+        push_to (`str`, *optional*):
+            Your name on the Hub, or your organisation's: corpus and student are published there, private. A plan
+            only shows what would be.
+    """
+
+    folder: str = field(metadata={"help": "Folder with the settings of every stage."})
+    plan: bool = field(default=False, metadata={"help": "Run a pilot, and print what the whole will take."})
+    pilot: int = field(default=64, metadata={"help": "Problems of the plan's rollout, and of each benchmark."})
+    gpus: int = field(default=1, metadata={"help": "Devices that train."})
+    push_to: str | None = field(default=None, metadata={"help": "Your name on the Hub, to publish there."})
+
+
+def main(config: ExperimentConfig) -> None:
+    """Runs the stages one after the other; what is there already is not made again."""
+    settings = {
+        stage: read_settings(Path(config.folder) / f"{stage}.yaml")
+        for stage in ("rollout", "prune", "sft", "evaluate")
+    }
+    check(config, settings)
+    few = {"limit": config.pilot} if config.plan else {}
+    # A student of few traces is another one than the experiment's, and so are its answers.
+    of_pilot = "-pilot" if config.plan else ""
+    student = Path(settings["sft"]["output_dir"] + of_pilot)
+    before, after = student.with_name("before"), Path(settings["evaluate"]["output_dir"] + of_pilot)
+    runs = student.parent / "settings"
+    base = settings["sft"]["model_name_or_path"]
+
+    run_stage("rollout", settings["rollout"] | few, runs / "rollout.yaml")
+    run_stage("prune", settings["prune"], runs / "prune.yaml")
+    if not is_trained(student):
+        training = settings["sft"] | share(settings["sft"], config.gpus) | {"output_dir": str(student)}
+        launcher = PYTHON
+        if config.gpus > 1:
+            launcher = (*PYTHON, "accelerate.commands.launch", "--num_processes", str(config.gpus), "-m")
+        run_stage("sft", training | {"resume_from_checkpoint": "true"}, runs / f"sft{of_pilot}.yaml", launcher)
+    answers = settings["evaluate"] | few
+    run_stage("evaluate", answers | {"model": base, "output_dir": str(before)}, runs / "before.yaml")
+    compared = {"model": str(student), "output_dir": str(after), "baseline": str(before)}
+    run_stage("evaluate", answers | compared, runs / f"after{of_pilot}.yaml")
+    if config.push_to:
+        push(config, settings, student, before, after, runs)
+    if config.plan:
+        print_plan(settings, before, student)
+
+
+def check(config: ExperimentConfig, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses before anything is run what would fail after hours.
+
+    Raises:
+        DRPError: settings of two stages do not fit together, or the devices do not divide a step.
+    """
+    folder = config.folder
+    if config.pilot < 1 or config.gpus < 1:
+        raise DRPError(f"pilot is {config.pilot} and gpus is {config.gpus}: both must be at least 1.")
+    links = [
+        ("prune", "traces", "rollout", str(Path(settings["rollout"]["output_dir"], "traces.jsonl"))),
+        ("sft", "dataset", "prune", settings["prune"]["output_dir"]),
+        ("sft", "model_name_or_path", "rollout", settings["rollout"]["model"]),
+        ("evaluate", "model", "sft", settings["sft"]["output_dir"]),
+    ]
+    for stage, name, made_by, expected in links:
+        if settings[stage].get(name) != expected:
+            raise DRPError(
+                f"{folder}/{stage}.yaml has {name} {settings[stage].get(name)!r}, but {made_by}.yaml makes "
+                f"{expected!r}: write the same in both."
+            )
+    share(settings["sft"], config.gpus)
+
+
+def share(sft: Mapping[str, Any], gpus: int) -> dict[str, int]:
+    """The settings with which so many devices take the same rows in an optimiser step as one does.
+
+    Raises:
+        DRPError: the rows cannot be divided.
+    """
+    each, steps = sft.get("per_device_train_batch_size", 8), sft.get("gradient_accumulation_steps", 1)
+    rows = each * steps
+    if rows % gpus:
+        raise DRPError(f"A step of {rows} rows cannot be divided among {gpus} GPUs: give another number of gpus.")
+    own = rows // gpus
+    batch = max(size for size in range(1, min(each, own) + 1) if own % size == 0)
+    return {"per_device_train_batch_size": batch, "gradient_accumulation_steps": own // batch}
+
+
+def push(
+    config: ExperimentConfig,
+    settings: Mapping[str, Mapping[str, Any]],
+    student: Path,
+    before: Path,
+    after: Path,
+    runs: Path,
+) -> None:
+    """Publishes corpus and student; a plan only shows what would be published."""
+    name = Path(config.folder).resolve().name
+    corpus = f"{config.push_to}/{name}_pruned"
+    dry = {"dry_run": True} if config.plan else {}
+    run_stage(
+        "push corpus",
+        {"corpus": settings["prune"]["output_dir"], "repo_id": corpus} | dry,
+        runs / "push_corpus.yaml",
+    )
+    measured = {"before": str(before), "after": str(after), "corpus": corpus}
+    run_stage(
+        "push student",
+        {"student": str(student), "repo_id": f"{config.push_to}/{name}"} | measured | dry,
+        runs / "push_student.yaml",
+    )
+
+
+if __name__ == "__main__":
+    run(main, parse(ExperimentConfig, None, positional="folder"))

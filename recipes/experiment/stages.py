@@ -1,0 +1,62 @@
+"""Runs `drp` commands, each in a process of its own, with its settings in a file beside what it makes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from drp_hf.errors import DRPError
+
+PYTHON = (sys.executable, "-m")
+
+
+def run_stage(stage: str, settings: Mapping[str, Any], config: Path, launcher: Sequence[str] = PYTHON) -> None:
+    """Runs `drp <stage> --config <config>`.
+
+    Args:
+        stage: the command, of one or two words.
+        settings: what the config file is to hold.
+        config: the file, which is written.
+        launcher: what runs a module: Python, or `accelerate launch` with its flags.
+
+    Raises:
+        DRPError: the command has failed; its own message tells why.
+    """
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
+    Console(stderr=True).rule(f"drp {stage} --config {config}")
+    status = subprocess.run([*launcher, "drp_hf.cli", *stage.split(), "--config", str(config)]).returncode
+    if status == 130:
+        raise KeyboardInterrupt
+    if status:
+        raise DRPError(f"drp {stage} --config {config} ended with status {status}: its message stands above.")
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Raises:
+        DRPError: there is no such file.
+    """
+    if not file.is_file():
+        raise DRPError(f"There is no {file}: give a folder that has the settings of every stage.")
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def is_trained(student: Path) -> bool:
+    """Whether a training in this folder has come to its end: its state is written last."""
+    return (student / "trainer_state.json").exists()
+
+
+def training_figures(student: Path) -> dict[str, float]:
+    """What a training took: `steps`, `tokens` (prompts included) and `seconds`."""
+    state = json.loads((student / "trainer_state.json").read_text(encoding="utf-8"))
+    last = {name: value for entry in state["log_history"] for name, value in entry.items()}
+    return {"steps": state["global_step"], "tokens": last["num_tokens"], "seconds": round(last["train_runtime"], 1)}

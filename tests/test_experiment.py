@@ -1,0 +1,157 @@
+"""Experiments: their stages fit together and run, and a plan is what was measured times what there is to do."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.chat_server import ChatServer
+from benchmarks.rule_teacher import answer
+from drp_hf.errors import DRPError
+from drp_hf.problems import generate
+from recipes.experiment.__main__ import ExperimentConfig, check, share
+from recipes.experiment.plan import plan
+from recipes.experiment.stages import read_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ("rollout", "prune", "sft", "evaluate")
+FOLDERS = sorted(
+    file.parent for file in (ROOT / "recipes").glob("gsm8k_*/rollout.yaml") if (file.parent / "evaluate.yaml").exists()
+)
+
+
+def settings_of(folder: Path) -> dict[str, dict]:
+    return {stage: read_settings(folder / f"{stage}.yaml") for stage in STAGES}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_the_stages_of_every_experiment_fit_together(folder, gpus):
+    settings = settings_of(folder)
+    check(ExperimentConfig(str(folder), gpus=gpus), settings)
+    one = settings["sft"]
+    each = share(one, gpus)
+    rows = one["per_device_train_batch_size"] * one["gradient_accumulation_steps"]
+    assert gpus * each["per_device_train_batch_size"] * each["gradient_accumulation_steps"] == rows
+
+
+def test_what_does_not_fit_is_refused(tmp_path):
+    settings = settings_of(FOLDERS[0])
+    with pytest.raises(DRPError, match="A step of 8 rows cannot be divided among 3 GPUs"):
+        check(ExperimentConfig("it", gpus=3), settings)
+    with pytest.raises(DRPError, match="pilot is 0"):
+        check(ExperimentConfig("it", pilot=0), settings)
+    settings["sft"]["dataset"] = "elsewhere"
+    with pytest.raises(DRPError, match=r"it/sft.yaml has dataset 'elsewhere', but prune.yaml makes 'runs/"):
+        check(ExperimentConfig("it"), settings)
+    with pytest.raises(DRPError, match=r"There is no .*rollout.yaml"):
+        read_settings(tmp_path / "rollout.yaml")
+
+
+# ---------------------------------------------------------------------------------------------------------- plan
+
+
+def write_problems(path: Path, count: int, split: str = "test") -> str:
+    rows = [{"question": problem.question, "answer": problem.answer} for problem in generate(count, split)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_a_plan_is_what_was_measured_times_what_there_is_to_do(tmp_path):
+    def run(name: str, measured: dict) -> str:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"measured": measured}))
+        return str(tmp_path / name)
+
+    settings = {
+        "rollout": {
+            "problems": write_problems(tmp_path / "train.jsonl", 100, "train"),
+            "samples": 2,
+            "output_dir": run("rollout", {"answers": 10, "tokens": 3000, "seconds": 6}),
+        },
+        "prune": {
+            "output_dir": run("corpus", {"rows": 10, "input_tokens": 9000, "output_tokens": 1000, "seconds": 5}),
+            "price_input": 2.0,
+            "price_output": 10.0,
+        },
+        "evaluate": {"benchmarks": [write_problems(tmp_path / "heldout.jsonl", 50)], "samples": 4},
+    }
+    student, before = tmp_path / "student", tmp_path / "before"
+    student.mkdir()
+    log = [{"loss": 1.0, "num_tokens": 4000}, {"train_runtime": 8.0}]
+    (student / "trainer_state.json").write_text(json.dumps({"global_step": 5, "log_history": log}))
+    run("before", {"answers": 8, "tokens": 1600, "seconds": 2})
+    scores = {
+        "correct": True,
+        "extracted": "1",
+        "think_tokens": 9,
+        "finished": True,
+        "new_tokens": 1,
+        "reflections": 0,
+    }
+    scores |= {"new_tokens": 1, "reflections": 0, "answer_at": None, "first_correct": None}
+    row = {"benchmark": "heldout", "question": "?", "answer": "1", "output": "1", "n_tokens": 200, **scores}
+    rows = [row | {"sample": sample} for sample in range(4)]
+    (before / "answers.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+    (before / "results.json").write_text(json.dumps({"model": "m", "max_tokens": 640, "benchmarks": {}}))
+
+    rollout, prune, sft, evaluate = plan(settings, before, student)
+    # 100 questions, 2 samples, 300 tokens each, 500 tokens a second.
+    assert (rollout.tokens, rollout.rate, rollout.seconds) == (60_000, 500, 120)
+    # 200 traces, each 900 tokens to read and 100 to write, half a second.
+    assert (prune.tokens, prune.seconds) == (20_000, 100)
+    assert prune.cost == pytest.approx((180_000 * 2 + 20_000 * 10) / 1e6)
+    assert (sft.tokens, sft.rate, sft.seconds) == (80_000, 500, 160)
+    # 50 questions, 4 samples, before and after, 200 tokens each, 800 tokens a second.
+    assert (evaluate.tokens, evaluate.rate, evaluate.seconds) == (80_000, 800, 100)
+
+    run_json = before / "run.json"
+    run_json.write_text(json.dumps({"measured": {"answers": 0, "tokens": 0, "seconds": 0.0}}))
+    with pytest.raises(DRPError, match="before was there already"):
+        plan(settings, before, student)
+
+
+# ---------------------------------------------------------------------------------------------------- everything
+
+SMALL = {
+    "rollout": {"split": None, "model": "quickstart-reasoner", "max_tokens": 400, "temperature": 0.0},
+    "prune": {"model": "rule", "tokenizer": "smollm2-embedded"},
+    "sft": {
+        "model_name_or_path": "quickstart-reasoner",
+        "dtype": "float32",
+        "bf16": False,
+        "num_train_epochs": 1,
+        "logging_steps": 1,
+    },
+    "evaluate": {"max_tokens": 400},
+}
+"""What a CPU without a Hub needs; everything else is as in the recipe."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["gsm8k_r1_distill_qwen_7b", "gsm8k_r1_distill_qwen_1_5b"])
+def test_every_stage_of_the_papers_experiment_runs(name, tmp_path):
+    settings = settings_of(ROOT / "recipes" / name)
+    with ChatServer(answer) as server:
+        small = {stage: {**settings[stage], **SMALL[stage]} for stage in STAGES}
+        small["rollout"]["problems"] = write_problems(tmp_path / "train.jsonl", 40, "train")
+        small["prune"]["base_url"] = server.url
+        small["evaluate"]["benchmarks"] = [write_problems(tmp_path / f"{test}.jsonl", 4) for test in ("one", "two")]
+        folder = tmp_path / name
+        folder.mkdir()
+        for stage, values in small.items():
+            (folder / f"{stage}.yaml").write_text(yaml.safe_dump(values))
+        command = [sys.executable, "-m", "recipes.experiment", str(folder), "--plan", "--pilot", "6"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "The whole experiment" in done.stdout
+    assert server.completed > 0
+    run = tmp_path / "runs" / name
+    assert (run / "student-pilot" / "adapter_model.safetensors").exists()
+    assert set(json.loads((run / "after-pilot" / "results.json").read_text())["benchmarks"]) == {"one", "two"}
