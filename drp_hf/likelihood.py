@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from drp_hf.engines.base import after_prefill, render_prompt
-from drp_hf.models import load_model_and_tokenizer
+from drp_hf.models import load_model_and_tokenizer, plain_head
 
 POSITIONS = 512
 """Positions whose logits over the whole vocabulary are held at the same time, in float32."""
@@ -37,7 +37,7 @@ class Likelihood:
         self.model.to(self.device)
         self.context_length = self.model.config.get_text_config().max_position_embeddings
         self.batch_tokens = batch_tokens
-        self._head = self._plain_head()
+        self._head = plain_head(self.model)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:
         """Yields the mean negative log-likelihood of completions, pairs and order as in [`~Likelihood.token_losses`].
@@ -120,20 +120,3 @@ class Likelihood:
 
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         return states if self._head is None else self._head(states)
-
-    @torch.inference_mode()
-    def _plain_head(self) -> torch.nn.Module | None:
-        """The output projection, if the model's logits are nothing but that of its last hidden states.
-
-        Some models scale or cap their logits (Granite, Gemma); for these the model's own are used, which takes more
-        memory.
-        """
-        ids = torch.arange(4, device=self.device)[None]
-        head = self.model.get_output_embeddings()
-        states = getattr(self.model.base_model(input_ids=ids, use_cache=False), "last_hidden_state", None)
-        if head is None or states is None:
-            return None
-        logits = self.model(input_ids=ids, use_cache=False).logits
-        plain = head(states)
-        same = plain.shape == logits.shape and torch.allclose(plain.float(), logits.float(), rtol=1e-4, atol=1e-6)
-        return head if same else None

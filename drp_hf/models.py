@@ -19,6 +19,7 @@ from drp_hf.errors import DRPError
 from drp_hf.provenance import fingerprint
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -157,6 +158,26 @@ def cpu_dtype() -> str:
     import torch
 
     return "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
+
+
+def plain_head(model: PreTrainedModel) -> torch.nn.Module | None:
+    """The output projection, if a model's logits are nothing but that of its last hidden states.
+
+    Some models scale or cap their logits (Granite, Gemma); to score them takes the logits that they make themselves.
+    """
+    import torch
+
+    ids = torch.arange(4, device=model.device)[None]
+    head, training = model.get_output_embeddings(), model.training
+    model.eval()  # with dropout nothing comes out twice
+    with torch.inference_mode():
+        states = getattr(model.base_model(input_ids=ids, use_cache=False), "last_hidden_state", None)
+        logits = model(input_ids=ids, use_cache=False).logits
+        plain = None if head is None or states is None else head(states)
+    model.train(training)
+    if plain is None or plain.shape != logits.shape:
+        return None
+    return head if torch.allclose(plain.float(), logits.float(), rtol=1e-4, atol=1e-6) else None
 
 
 def local_model_dir(name: str, dtype: str = "auto") -> str:

@@ -129,15 +129,19 @@ def make_trainer(dataset: Dataset, training: DRPConfig, model_config: ModelConfi
     from trl import get_peft_config
 
     from drp_hf.drp_trainer import DRPTrainer
+    from drp_hf.label_head import score_labels_only
 
     model, tokenizer = load_student(training, model_config)
-    return DRPTrainer(
+    trainer = DRPTrainer(
         model=model,
         args=training,
         train_dataset=dataset,
         processing_class=tokenizer,
         peft_config=get_peft_config(model_config),
     )
+    if training.use_cpu and not trainer.is_fsdp_enabled:
+        score_labels_only(trainer.model)
+    return trainer
 
 
 def summarize(trainer: DRPTrainer, seconds: float) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 `generate` keeps a batch until its longest row is done and copies the whole cache at every token. Here a finished row's
 slot goes to the next prompt at once, and new keys and values are written where they belong, so that a step costs what
-the model's own arithmetic costs. On a GPU, greedy completions are written by transformers' own continuous batching,
-which draws from one random generator for all rows, and so leaves what is sampled to the code here.
+the model's own arithmetic costs. What all prompts begin with (the system message) is read once. On a GPU, greedy
+completions are written by transformers' own continuous batching, which draws from one random generator for all rows,
+and so leaves what is sampled to the code here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from drp_hf.engines.paged import generate_paged
 from drp_hf.errors import DRPError
 from drp_hf.models import cpu_dtype, load_model_and_tokenizer
 
-ROWS = 96
+ROWS = 128
 """Written at the same time, if nothing else is said."""
 PREFILL_TOKENS = 8192
 """Prompt tokens (padding included) read in one forward pass; bounds its memory."""
@@ -35,7 +36,7 @@ class TransformersEngine(LocalEngine):
 
     Args:
         model: a model's name, as in [`~drp_hf.models.adapter_chain`].
-        batch_size: rows written at the same time; by default 96, or what a GPU has room for.
+        batch_size: rows written at the same time; by default 128, or what a GPU has room for.
         dtype: of the weights. `"auto"` is the model's own on a GPU, and what is fastest on the CPU
             ([`~drp_hf.models.cpu_dtype`]).
         **kwargs: context length and prompt, as in [`~drp_hf.engines.base.TokenEngine`].
@@ -81,12 +82,13 @@ class TransformersEngine(LocalEngine):
         waiting = deque(sorted(range(len(prompts)), key=lambda i: -len(prompts[i])))
         slots = _Slots(self.model.config.get_text_config().num_hidden_layers, min(self.batch_size, len(prompts)))
         rows: list[_Row] = []
+        shared = self._read(_shared(prompts))
         while waiting or rows:
             room = self.batch_size - len(rows)
             if waiting and room:
                 fitting = min(room, max(1, PREFILL_TOKENS // len(prompts[waiting[0]])), len(waiting))
                 new = [self._row(index, prompts[index], sampling, seeds[index]) for index in _take(waiting, fitting)]
-                logits = self._prefill([row.prompt for row in new], slots, len(rows))
+                logits = self._prefill([row.prompt for row in new], shared, slots, len(rows))
                 _append_tokens(new, _choose(logits, new, sampling))
                 rows += new
             else:
@@ -108,24 +110,40 @@ class TransformersEngine(LocalEngine):
             draws = torch.rand(limit, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
         return _Row(index, prompt, limit, draws)
 
-    def _prefill(self, prompts: list[list[int]], slots: _Slots, first_slot: int) -> torch.Tensor:
+    def _read(self, shared: list[int]) -> DynamicCache:
+        """Keys and values of what all prompts begin with, in one row."""
+        cache = DynamicCache(config=self.model.config)
+        if shared:
+            ids = torch.tensor([shared], device=self.device)
+            self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return cache
+
+    def _prefill(self, prompts: list[list[int]], shared: DynamicCache, slots: _Slots, first_slot: int) -> torch.Tensor:
         """Reads prompts into the slots from `first_slot` on; returns the logits of the first new tokens."""
-        width = max(map(len, prompts))
+        known = shared.get_seq_length()
+        width = max(map(len, prompts)) - known
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
+        mask = torch.zeros(len(prompts), known + width, dtype=torch.long)
+        mask[:, :known] = 1
         for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
+            own = len(prompt) - known
+            ids[row, width - own :] = torch.tensor(prompt[known:])
+            mask[row, known + width - own :] = 1
         ids, mask = ids.to(self.device), mask.to(self.device)
+        cache = DynamicCache(config=self.model.config)
+        if known:
+            for number, layer in enumerate(shared.layers):
+                keys, values = (part.expand(len(prompts), -1, -1, -1) for part in (layer.keys, layer.values))
+                cache.update(keys, values, number)
         output = self.model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            past_key_values=DynamicCache(config=self.model.config),
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, known:],
+            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        slots.fill(first_slot, output.past_key_values, [len(prompt) for prompt in prompts])
+        slots.fill(first_slot, output.past_key_values, known, [len(prompt) for prompt in prompts])
         return output.logits[:, -1]
 
     def _step(self, rows: list[_Row], slots: _Slots) -> torch.Tensor:
@@ -156,6 +174,15 @@ class _Row:
     @property
     def length(self) -> int:
         return len(self.prompt) + len(self.ids)
+
+
+def _shared(prompts: Sequence[list[int]]) -> list[int]:
+    """What all prompts begin with; of each prompt at least the last token is its own."""
+    if not prompts:
+        return []
+    first, last = min(prompts), max(prompts)  # whatever these two begin with, all between them do
+    most = min(map(len, prompts)) - 1
+    return first[: next((place for place in range(most) if first[place] != last[place]), most)]
 
 
 def _take(waiting: deque[int], count: int) -> list[int]:
@@ -205,13 +232,14 @@ class _Slots(Cache):
         self.slots = torch.arange(len(positions), device=positions.device)
         self.window = int(positions.max()) + 1
 
-    def fill(self, first_slot: int, prefilled: Cache, lengths: list[int]) -> None:
-        """Copies left-padded prompts into slots."""
+    def fill(self, first_slot: int, prefilled: Cache, known: int, lengths: list[int]) -> None:
+        """Copies prompts into slots: what they share, and their own tokens, which are padded on the left."""
         for layer, source in zip(self.layers, prefilled.layers, strict=True):
             layer.reserve(source.keys, max(lengths))
             for row, length in enumerate(lengths):
-                layer.keys[first_slot + row, :, :length] = source.keys[row, :, -length:]
-                layer.values[first_slot + row, :, :length] = source.values[row, :, -length:]
+                for target, part in ((layer.keys, source.keys), (layer.values, source.values)):
+                    target[first_slot + row, :, :known] = part[row, :, :known]
+                    target[first_slot + row, :, known:length] = part[row, :, known - length :]
 
     def move(self, source: int, target: int, length: int) -> None:
         if source == target:
