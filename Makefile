@@ -37,6 +37,7 @@ bench-teachers: $(VENV)/installed
 # What DRPTrainer costs over SFTTrainer, and what it guarantees.
 bench-trainer: $(VENV)/installed
 	$(BIN)/python benchmarks/trainer.py
+	$(BIN)/python benchmarks/label_head.py
 	$(BIN)/python benchmarks/trainer_invariance.py
 	$(BIN)/python benchmarks/trainer_resume.py
 
