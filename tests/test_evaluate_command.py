@@ -94,6 +94,7 @@ def test_one_run_folder_for_all_benchmarks(evaluation, problems):
 
     info = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert info["stage"] == "evaluate" and info["config"]["budgets"] == [12, 16]
+    assert info["measured"]["tokens"] == sum(answer["n_tokens"] for answer in answers)
     assert list(info["inputs"]) == [
         "smollm2-embedded",
         *(str(problems / f"{name}.jsonl") for name in ("sums", "words")),

@@ -55,6 +55,8 @@ def test_traces_are_what_the_pruner_reads(problems, tmp_path, capsys):
 
     info = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert info["stage"] == "rollout" and info["config"]["samples"] == 2
+    assert info["measured"]["answers"] == len(rows) and info["measured"]["seconds"] > 0
+    assert info["measured"]["tokens"] == sum(row["n_tokens"] for row in rows)
     assert list(info["inputs"]) == ["smollm2-embedded", str(problems)]
     assert "mean tokens" in capsys.readouterr().out
 

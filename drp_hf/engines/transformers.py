@@ -25,6 +25,8 @@ from drp_hf.models import cpu_dtype, load_model_and_tokenizer
 
 ROWS = 128
 """Written at the same time, if nothing else is said."""
+REFILL = 1 / 8
+"""Share of the rows that must be done before new prompts are read: a few at a time would hold up all others."""
 PREFILL_TOKENS = 8192
 """Prompt tokens (padding included) read in one forward pass; bounds its memory."""
 SORTED_FIRST = 256
@@ -82,10 +84,11 @@ class TransformersEngine(LocalEngine):
         waiting = deque(sorted(range(len(prompts)), key=lambda i: -len(prompts[i])))
         slots = _Slots(self.model.config.get_text_config().num_hidden_layers, min(self.batch_size, len(prompts)))
         rows: list[_Row] = []
+        together = max(1, int(REFILL * self.batch_size))
         shared = self._read(_shared(prompts))
         while waiting or rows:
             room = self.batch_size - len(rows)
-            if waiting and room:
+            if waiting and room >= min(together, len(waiting)):
                 fitting = min(room, max(1, PREFILL_TOKENS // len(prompts[waiting[0]])), len(waiting))
                 new = [self._row(index, prompts[index], sampling, seeds[index]) for index in _take(waiting, fitting)]
                 logits = self._prefill([row.prompt for row in new], shared, slots, len(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -22,6 +22,7 @@ from drp_hf.evaluations import read_evaluation
 from drp_hf.likelihood import Likelihood
 from drp_hf.models import model_identity
 from drp_hf.provenance import fingerprint, versions
+from drp_hf.store import content_key
 from recipes.experiment.stages import is_trained, training_figures
 from recipes.study.arms import Arm, choose, read_arms
 from recipes.study.material import Material, StudyConfig, run_recipe
@@ -60,10 +61,13 @@ def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) ->
             raise DRPError(f"{file} was made with other settings of {arm.name}: delete it to run the arm again.")
         return found
     Console(stderr=True).rule(f"[bold]{arm.name}, seed {seed}")
-    training, model = {}, REASONER
+    training, model, learnt = {}, REASONER, {}
     if arm.trained:
         student = train(arm, seed, material, arms)
-        training, model = training_figures(student) | {"nll": nll(arm, material, arms)}, str(student)
+        rows = learnt_rows(arms[arm.after] if arm.after else arm, material)
+        learnt = {"learnt": content_key(rows)[:16]}
+        training = {"rows": len(rows), **training_figures(student), "nll": nll(rows, learnt["learnt"], material)}
+        model = str(student)
     if arm.budget_of:
         answers = cut_answers(arm, material, arms)
     else:
@@ -71,7 +75,7 @@ def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) ->
     made = {
         "command": shlex.join(["python", "-m", "recipes.study", *sys.argv[1:]]),
         "versions": versions(),
-        "fingerprints": {"reasoner": " ".join(model_identity(REASONER))}
+        "fingerprints": {"reasoner": " ".join(model_identity(REASONER)), **learnt}
         | {test: fingerprint(path) for test, path in material.tests.items()},
     }
     result = Result(arm.name, seed, arm.settings, training, made, answers)
@@ -101,20 +105,28 @@ def learnt_from(arm: Arm, material: Material) -> Path:
     return material.texts(arm.texts) if arm.texts else material.corpus(arm.prune)
 
 
-def nll(arm: Arm, material: Material, arms: Mapping[str, Arm]) -> float:
-    """How unlikely the reasoner finds what the arm trains on, in nats a token (the learnability gap as a number)."""
+def learnt_rows(arm: Arm, material: Material) -> list[tuple[str, str]]:
+    """Questions and completions that an arm trains on."""
     from datasets import load_dataset
 
-    learner = arms[arm.after] if arm.after else arm
-    view = "masked-raw" if learner.sft.get("loss_scope") == "masked-raw" else None
-    source = learnt_from(learner, material)
-    kept = material.folder / "nll" / f"{learner.name}.json"
+    view = "masked-raw" if arm.sft.get("loss_scope") == "masked-raw" else None
+    rows = load_dataset(str(learnt_from(arm, material)), view, split="train")
+    return [(row["prompt"][-1]["content"], row["completion"][-1]["content"]) for row in rows]
+
+
+def nll(rows: Sequence[tuple[str, str]], key: str, material: Material) -> float:
+    """How unlikely the reasoner finds what is learnt, in nats a token: the learnability gap as a number.
+
+    Args:
+        rows: questions and completions.
+        key: under which the figure is kept.
+        material: the study's.
+    """
+    kept = material.folder / "nll" / f"{key}.json"
     if not kept.exists():
-        rows = load_dataset(str(source), view, split="train")
-        places = Random(0).sample(range(len(rows)), min(SCORED, len(rows)))
-        pairs = [(row["prompt"][-1]["content"], row["completion"][-1]["content"]) for row in rows.select(places)]
+        some = Random(0).sample(rows, min(SCORED, len(rows)))
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(fmean(score for _, score in Likelihood(REASONER).score(pairs))))
+        kept.write_text(json.dumps(fmean(score for _, score in Likelihood(REASONER).score(some))))
     return round(json.loads(kept.read_text()), 4)
 
 

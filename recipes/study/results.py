@@ -40,8 +40,8 @@ class Result:
         arm: its name.
         seed: of the training.
         settings: the arm's.
-        training: `rows`, `tokens` (prompts included), `seconds` and `nll`, the mean negative log-likelihood of the
-            completions under the reasoner in nats a token; empty where nothing was trained.
+        training: `rows`, `steps`, `tokens` (prompts included), `seconds` and `nll`, the mean negative log-likelihood
+            of the completions under the reasoner in nats a token; empty where nothing was trained.
         made: the command, versions and fingerprints.
         tests: the answers by test.
     """
