@@ -1,165 +1,172 @@
 """Word problems of families that the embedded reasoner was not taught on: what it and its students make of them tells
-how far a skill carries. Written like those of `drp_hf.problems`, with the same small values."""
+how far a skill carries. Other stories in other words; the computations are of the kinds that it knows, on values as
+small as in `drp_hf.problems`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
 
-from drp_hf.problems import NAMES, Computation, WordProblem
+from drp_hf.problems import NAMES, TIMES, Computation, WordProblem
 
 
-def _tank(r: Random) -> WordProblem:
-    liquid, rate, minutes = r.choice(("water", "oil", "rain water")), r.randint(3, 9), r.randint(3, 9)
-    pumped = Computation("the liters pumped in", rate, "×", minutes)
-    leaked = r.randint(2, pumped.value // 2)
-    inside = Computation("the liters in the tank", pumped.value, "-", leaked)
-    size = inside.value + r.randint(5, 40)
+def _parking(r: Random) -> WordProblem:
+    rows, cars, more = r.randint(3, 9), r.randint(3, 9), r.randint(3, 20)
+    first = Computation("the number of cars in the rows", rows, "×", cars)
+    second = Computation("the number of cars after more arrive", first.value, "+", more)
+    gone = r.randint(2, min(12, second.value - 1))
     return WordProblem(
-        "tank",
+        "parking",
         (
-            f"An empty tank holds {size} liters.",
-            f"A pump fills in {rate} liters of {liquid} a minute for {minutes} minutes, but {leaked} liters leak out.",
+            f"A parking lot has {rows} rows with {cars} cars in every row.",
+            f"Then {more} more cars arrive and {gone} cars leave.",
         ),
-        f"how many liters of {liquid} still fit into the tank",
-        f"How many liters of {liquid} still fit into the tank?",
-        (pumped, inside, Computation("the liters that still fit", size, "-", inside.value)),
+        "how many cars are in the parking lot now",
+        "How many cars are in the parking lot now?",
+        (first, second, Computation("the number of cars after some leave", second.value, "-", gone)),
     )
 
 
-def _fence(r: Random) -> WordProblem:
-    name, place = r.choice(NAMES), r.choice(("yard", "field", "playground"))
-    long, wide, price = r.randint(6, 15), r.randint(2, 5), r.choice((2, 3, 4, 5))
-    half = Computation("one long and one short side together", long, "+", wide)
-    around = Computation("the length of the fence", half.value, "×", 2)
+def _aquarium(r: Random) -> WordProblem:
+    name, part = r.choice(NAMES), r.randint(2, 5)
+    fish = part * r.randint(3, 10)
+    red = Computation("the number of red fish", fish, "/", part)
+    blue = Computation("the number of blue fish", fish, "-", red.value)
+    more = r.randint(2, 12)
     return WordProblem(
-        "fence",
+        "aquarium",
         (
-            f"{name} has a {place} that is {long} meters long and {wide} meters wide.",
-            f"{name} puts a fence around all four sides, at ${price} a meter.",
+            f"{name} keeps {fish} fish in an aquarium.",
+            f"1/{part} of them are red and all others are blue.",
+            f"Then {name} buys {more} more blue fish.",
         ),
-        "how much the fence costs in dollars",
-        "How much does the fence cost in dollars?",
-        (half, around, Computation("the cost of the fence", around.value, "×", price)),
+        f"how many blue fish {name} has now",
+        f"How many blue fish does {name} have now?",
+        (red, blue, Computation("the number of blue fish after that", blue.value, "+", more)),
     )
 
 
-def _teams(r: Random) -> WordProblem:
-    size, teams, balls = r.randint(3, 8), r.randint(3, 9), r.randint(2, 5)
-    made = Computation("the number of teams", size * teams, "/", size)
-    needed = Computation("the number of balls for all teams", made.value, "×", balls)
-    has = r.randint(1, needed.value - 1) if needed.value < 12 else r.randint(2, 11)
+def _cinema(r: Random) -> WordProblem:
+    name, drink = r.choice(NAMES), r.choice(("drinks", "snacks", "ice creams"))
+    tickets, price, drinks, each = r.randint(2, 5), r.randint(3, 8), r.randint(2, 5), r.randint(2, 4)
+    first = Computation("the cost of the tickets", tickets, "×", price)
+    second = Computation(f"the cost of the {drink}", drinks, "×", each)
+    total = Computation("the total cost", first.value, "+", second.value)
+    money = total.value + r.randint(2, 20)
     return WordProblem(
-        "teams",
+        "cinema",
         (
-            f"A school splits {size * teams} students into teams of {size}.",
-            f"Every team needs {balls} balls.",
-            f"The school has {has} balls.",
+            f"{name} goes to the cinema with ${money}.",
+            f"{name} gets {tickets} tickets for ${price} each and {drinks} {drink} for ${each} each.",
         ),
-        "how many balls the school has to buy",
-        "How many balls does the school have to buy?",
-        (made, needed, Computation("the number of balls to buy", needed.value, "-", has)),
+        f"how many dollars {name} has left",
+        f"How many dollars does {name} have left?",
+        (first, second, total, Computation("the money left", money, "-", total.value)),
     )
 
 
-def _candles(r: Random) -> WordProblem:
-    name, candles = r.choice(NAMES), r.randint(2, 5)
-    burns, hours = r.randint(2, 4), r.randint(2, 5)
-    burnt = Computation("the length that burns away", burns, "×", hours)
-    tall = burnt.value + r.randint(3, 12)
-    left = Computation("the length that is left of one candle", tall, "-", burnt.value)
+def _painter(r: Random) -> WordProblem:
+    name, thing = r.choice(NAMES), r.choice(("doors", "chairs", "fences", "walls"))
+    each, days, pay = r.randint(2, 6), r.randint(2, 5), r.choice((2, 3, 4, 5))
+    painted = Computation(f"the number of {thing} painted", each, "×", days)
+    earned = Computation("the money earned", painted.value, "×", pay)
+    cost = r.randint(3, min(20, earned.value - 1))
     return WordProblem(
-        "candles",
+        "painter",
         (
-            f"{name} lights {candles} candles that are {tall} centimeters tall.",
-            f"Each candle gets {burns} centimeters shorter every hour.",
+            f"{name} paints {each} {thing} a day for {days} days and gets ${pay} for each.",
+            f"The paint costs {name} ${cost}.",
         ),
-        f"how many centimeters of candle are left in all after {hours} hours",
-        f"How many centimeters of candle are left in all after {hours} hours?",
-        (burnt, left, Computation("the length of all candles", left.value, "×", candles)),
+        f"how many dollars {name} has left",
+        f"How many dollars does {name} have left?",
+        (painted, earned, Computation("the money left after the paint", earned.value, "-", cost)),
     )
 
 
-def _elevator(r: Random) -> WordProblem:
-    start, up = r.randint(2, 20), r.randint(3, 15)
-    first = Computation("the floor after going up", start, "+", up)
-    down = r.randint(2, first.value - 1)
-    second = Computation("the floor after going down", first.value, "-", down)
-    again = r.randint(2, 12)
+def _series(r: Random) -> WordProblem:
+    name, each, days = r.choice(NAMES), r.randint(2, 6), r.randint(2, 6)
+    rest_days, rest_each = r.randint(2, 5), r.randint(2, 8)
+    seen = Computation("the number of episodes watched first", each, "×", days)
+    total = seen.value + rest_days * rest_each
+    left = Computation("the number of episodes left", total, "-", seen.value)
     return WordProblem(
-        "elevator",
+        "series",
         (
-            f"An elevator starts on floor {start}.",
-            f"It goes up {up} floors, then down {down} floors, and then up {again} floors.",
+            f"A series has {total} episodes.",
+            f"{name} watches {each} episodes a day for {days} days.",
+            f"The rest is watched in {rest_days} days, the same number of episodes each day.",
         ),
-        "on which floor the elevator is",
-        "On which floor is the elevator?",
-        (first, second, Computation("the floor at the end", second.value, "+", again)),
+        f"how many episodes a day {name} watches at the end",
+        f"How many episodes a day does {name} watch at the end?",
+        (seen, left, Computation("the number of episodes for each remaining day", left.value, "/", rest_days)),
     )
 
 
-def _mixture(r: Random) -> WordProblem:
-    name, drink = r.choice(NAMES), r.choice(("lemonade", "paint", "punch", "tea"))
-    part, water, times = r.randint(2, 5), r.randint(2, 6), r.randint(2, 8)
-    batches = Computation("the number of batches", part * times, "/", part)
-    poured = Computation("the cups of water", batches.value, "×", water)
+def _wheels(r: Random) -> WordProblem:
+    (few, few_wheels), (many, many_wheels) = r.choice(
+        ((("bicycles", 2), ("tricycles", 3)), (("scooters", 2), ("cars", 4)), (("tricycles", 3), ("wagons", 4)))
+    )
+    one, two = r.randint(3, 12), r.randint(2, 9)
+    first = Computation(f"the number of wheels of the {few}", one, "×", few_wheels)
+    second = Computation(f"the number of wheels of the {many}", two, "×", many_wheels)
     return WordProblem(
-        "mixture",
+        "wheels",
         (
-            f"For every {part} cups of syrup, {name} needs {water} cups of water to make {drink}.",
-            f"{name} uses {part * times} cups of syrup.",
+            f"A shop has {one} {few} and {two} {many}.",
+            f"The {few} have {few_wheels} wheels each and the {many} have {many_wheels} wheels each.",
         ),
-        f"how many cups of {drink} {name} makes in all",
-        f"How many cups of {drink} does {name} make in all?",
-        (batches, poured, Computation("the cups in all", part * times, "+", poured.value)),
+        "how many wheels there are in total",
+        "How many wheels are there in total?",
+        (first, second, Computation("the total number of wheels", first.value, "+", second.value)),
     )
 
 
-def _stack(r: Random) -> WordProblem:
-    what, fewer = r.choice(("cans", "bricks", "boxes", "logs")), r.randint(2, 4)
-    bottom = 2 * fewer + r.randint(2, 14)
-    middle = Computation("the middle row", bottom, "-", fewer)
-    top = Computation("the top row", middle.value, "-", fewer)
-    lower = Computation("the two lower rows together", bottom, "+", middle.value)
+def _points(r: Random) -> WordProblem:
+    (one, two, three), game = r.sample(NAMES, 3), r.choice(("game", "quiz", "match"))
+    has, times = r.randint(3, 12), r.choice(tuple(TIMES))
+    second = Computation(f"the points of {two}", has, "×", times, "" if times != 2 else "twice means times 2")
+    fewer = r.randint(1, min(9, second.value - 2))
+    third = Computation(f"the points of {three}", second.value, "-", fewer)
+    both = Computation(f"the points of {one} and {two} together", has, "+", second.value)
     return WordProblem(
-        "stack",
+        "points",
         (
-            f"A stack of {what} has three rows.",
-            f"The bottom row has {bottom} {what}, and every row above has {fewer} fewer than the one below it.",
+            f"In a {game}, {one} scores {has} points.",
+            f"{two} scores {TIMES[times]} as many points as {one}.",
+            f"{three} scores {fewer} points fewer than {two}.",
         ),
-        f"how many {what} are in the stack",
-        f"How many {what} are in the stack?",
-        (middle, top, lower, Computation("all three rows together", lower.value, "+", top.value)),
+        "how many points the three score together",
+        "How many points do the three of them score together?",
+        (second, third, both, Computation("the points of the three together", both.value, "+", third.value)),
     )
 
 
-def _tickets(r: Random) -> WordProblem:
-    show = r.choice(("play", "concert", "circus", "film"))
-    adults, price, children = r.randint(3, 9), r.randint(4, 8), r.randint(3, 9)
-    cheap = r.randint(2, price - 1)
-    first = Computation("the money for the adult tickets", adults, "×", price)
-    second = Computation("the money for the child tickets", children, "×", cheap)
-    total = Computation("the money taken in", first.value, "+", second.value)
-    rent = r.randint(5, min(30, total.value - 1))
+def _library(r: Random) -> WordProblem:
+    part = r.randint(2, 5)
+    books = part * r.randint(3, 12)
+    lent = Computation("the number of books lent out", books, "/", part)
+    stay = Computation("the number of books that stay", books, "-", lent.value)
+    back = r.randint(2, 12)
     return WordProblem(
-        "tickets",
+        "library",
         (
-            f"A {show} sells {adults} adult tickets at ${price} each and {children} child tickets at ${cheap} each.",
-            f"The hall costs ${rent}.",
+            f"There are {books} books on a shelf of the library.",
+            f"In the morning, 1/{part} of them are lent out.",
+            f"In the afternoon, {back} books come back.",
         ),
-        f"how many dollars the {show} earns after paying for the hall",
-        f"How many dollars does the {show} earn after paying for the hall?",
-        (first, second, total, Computation("what is left", total.value, "-", rent)),
+        "how many books are on the shelf now",
+        "How many books are on the shelf now?",
+        (lent, stay, Computation("the number of books after some come back", stay.value, "+", back)),
     )
 
 
 UNSEEN_FAMILIES: tuple[Callable[[Random], WordProblem], ...] = (
-    _tank,
-    _fence,
-    _teams,
-    _candles,
-    _elevator,
-    _mixture,
-    _stack,
-    _tickets,
+    _parking,
+    _aquarium,
+    _cinema,
+    _painter,
+    _series,
+    _wheels,
+    _points,
+    _library,
 )
