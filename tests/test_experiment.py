@@ -127,7 +127,7 @@ SMALL = {
         "num_train_epochs": 1,
         "logging_steps": 1,
     },
-    "evaluate": {"max_tokens": 400},
+    "evaluate": {"max_tokens": 400, "samples": 2},
 }
 """What a CPU without a Hub needs; everything else is as in the recipe."""
 
@@ -141,7 +141,7 @@ def test_every_stage_of_the_papers_experiment_runs(name, tmp_path):
         small = {stage: {**settings[stage], **SMALL[stage]} for stage in STAGES}
         small["rollout"]["problems"] = write_problems(tmp_path / "train.jsonl", 40, "train")
         small["prune"]["base_url"] = server.url
-        small["evaluate"]["benchmarks"] = [write_problems(tmp_path / f"{test}.jsonl", 4) for test in ("one", "two")]
+        small["evaluate"]["benchmarks"] = [write_problems(tmp_path / f"{test}.jsonl", 3) for test in ("one", "two")]
         folder = tmp_path / name
         folder.mkdir()
         for stage, values in small.items():
