@@ -72,9 +72,8 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
         box=box.MARKDOWN,
     )
     group = 0
-    for name, arm in sorted(arms.items()):
-        if name not in results:
-            continue
+    for name in ordered(results):
+        arm = arms[name]
         if arm.group != group:
             group = arm.group
             for table in (first, second):
@@ -95,6 +94,11 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
         )
         second.add_row(arm.title, *(text for test in ("unseen", "svamp") for text in measures(found[test])))
     return [rendered(first), rendered(second)]
+
+
+def ordered(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    """The arms by group, the reasoner before all others."""
+    return sorted(results, key=lambda name: (name != REASONER_ARM, name))
 
 
 def measures(found: Comparison) -> tuple[str, str, str]:
@@ -123,7 +127,7 @@ def pareto_plot(results: Mapping[str, Sequence[Result]], arms: Mapping[str, Arm]
     """Accuracy against tokens of all arms on the held-out questions."""
     reasoner = reasoner_of(results)
     points = {}
-    for name in sorted(results):
+    for name in ordered(results):
         found = compare(results[name], reasoner, "heldout")
         interval = [found.accuracy + end - found.gained for end in found.gained_interval]
         points[f"{name[0]} {arms[name].title}"] = Point(found.tokens, found.accuracy, None, interval)
