@@ -62,7 +62,7 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
     """
     arms, reasoner = read_arms(), reasoner_of(results)
     first = Table(
-        *("arm", "seeds", "tokens", "saved", "right", "gained, points", "AES", "tokens per right answer"),
+        *("arm", "tokens", "saved", "right", "gained, points", "right by seed", "AES", "tokens per right answer"),
         *("NLL", "tokens trained"),
         box=box.MARKDOWN,
     )
@@ -84,9 +84,9 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
         trained = [result.training for result in of_arm if result.training]
         first.add_row(
             arm.title,
-            str(len(of_arm)) if trained else "",
             f"{heldout.tokens:.0f}",
             *measures(heldout),
+            ", ".join(f"{100 * right:.1f}" for right in heldout.by_seed) if trained else "",
             f"{heldout.aes:+.2f}",
             f"{heldout.tokens_per_right:.0f}",
             f"{trained[0]['nll']:.2f}" if trained else "",
