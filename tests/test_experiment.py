@@ -99,7 +99,7 @@ def test_a_plan_is_what_was_measured_times_what_there_is_to_do(tmp_path):
     (before / "answers.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
     (before / "results.json").write_text(json.dumps({"model": "m", "max_tokens": 640, "benchmarks": {}}))
 
-    rollout, prune, sft, evaluate = plan(settings, before, student)
+    rollout, prune, sft, evaluate = plan(settings, 5, before, student)
     # 100 questions, 2 samples, 300 tokens each, 500 tokens a second.
     assert (rollout.tokens, rollout.rate, rollout.seconds) == (60_000, 500, 120)
     # 200 traces, each 900 tokens to read and 100 to write, half a second.
@@ -112,7 +112,7 @@ def test_a_plan_is_what_was_measured_times_what_there_is_to_do(tmp_path):
     run_json = before / "run.json"
     run_json.write_text(json.dumps({"measured": {"answers": 0, "tokens": 0, "seconds": 0.0}}))
     with pytest.raises(DRPError, match="before was there already"):
-        plan(settings, before, student)
+        plan(settings, 5, before, student)
 
 
 # ---------------------------------------------------------------------------------------------------- everything
@@ -153,5 +153,5 @@ def test_every_stage_of_the_papers_experiment_runs(name, tmp_path):
     assert "The whole experiment" in done.stdout
     assert server.completed > 0
     run = tmp_path / "runs" / name
-    assert (run / "student-pilot" / "adapter_model.safetensors").exists()
-    assert set(json.loads((run / "after-pilot" / "results.json").read_text())["benchmarks"]) == {"one", "two"}
+    assert (run / "student-pilot-6" / "adapter_model.safetensors").exists()
+    assert set(json.loads((run / "after-pilot-6" / "results.json").read_text())["benchmarks"]) == {"one", "two"}

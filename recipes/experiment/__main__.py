@@ -50,7 +50,7 @@ def main(config: ExperimentConfig) -> None:
     check(config, settings)
     few = {"limit": config.pilot} if config.plan else {}
     # A student of few traces is another one than the experiment's, and so are its answers.
-    of_pilot = "-pilot" if config.plan else ""
+    of_pilot = f"-pilot-{config.pilot}" if config.plan else ""
     student = Path(settings["sft"]["output_dir"] + of_pilot)
     before, after = student.with_name("before"), Path(settings["evaluate"]["output_dir"] + of_pilot)
     runs = student.parent / "settings"
@@ -71,7 +71,7 @@ def main(config: ExperimentConfig) -> None:
     if config.push_to:
         push(config, settings, student, before, after, runs)
     if config.plan:
-        print_plan(settings, before, student)
+        print_plan(settings, config.pilot, before, student)
 
 
 def check(config: ExperimentConfig, settings: Mapping[str, Mapping[str, Any]]) -> None:

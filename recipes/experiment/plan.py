@@ -38,15 +38,16 @@ class Need:
     cost: float = 0.0
 
 
-def print_plan(settings: Mapping[str, Mapping[str, Any]], before: Path, student: Path) -> None:
+def print_plan(settings: Mapping[str, Mapping[str, Any]], pilot: int, before: Path, student: Path) -> None:
     """Prints what the whole experiment takes.
 
     Args:
         settings: of the stages.
+        pilot: problems of the pilot's rollout.
         before: the pilot's evaluation of the model as it was.
         student: the pilot's student.
     """
-    needs = plan(settings, before, student)
+    needs = plan(settings, pilot, before, student)
     table = Table(
         "stage", "to do", "tokens", "tokens a second", "hours", "teacher's cost", title="The whole experiment"
     )
@@ -66,7 +67,7 @@ def print_plan(settings: Mapping[str, Mapping[str, Any]], before: Path, student:
     )
 
 
-def plan(settings: Mapping[str, Mapping[str, Any]], before: Path, student: Path) -> list[Need]:
+def plan(settings: Mapping[str, Mapping[str, Any]], pilot: int, before: Path, student: Path) -> list[Need]:
     """What each stage of the whole experiment takes.
 
     Raises:
@@ -86,7 +87,7 @@ def plan(settings: Mapping[str, Mapping[str, Any]], before: Path, student: Path)
     what = f"{traces:,} traces" + (f", {asked:,.0f} tokens to read" if asked else "")
     needs.append(Need("prune", what, replied, replied / seconds, seconds, cost))
 
-    trained, share = training_figures(student), traces / rows["rows"]
+    trained, share = training_figures(student), max(1.0, questions / pilot)
     tokens = trained["tokens"] * share
     rate = trained["tokens"] / trained["seconds"]
     needs.append(Need("sft", f"{trained['steps'] * share:,.0f} steps", tokens, rate, tokens / rate))
@@ -94,10 +95,10 @@ def plan(settings: Mapping[str, Mapping[str, Any]], before: Path, student: Path)
     evaluate = settings["evaluate"]
     answered = measured(before, "answers")
     benchmarks = read_benchmarks(evaluate["benchmarks"], evaluate.get("split"), None)
-    pilot = read_evaluation(before).benchmarks
+    piloted = read_evaluation(before).benchmarks
     answers = sum(len(benchmark.problems) for benchmark in benchmarks.values()) * evaluate.get("samples", 1)
     tokens = sum(
-        len(benchmark.problems) * evaluate.get("samples", 1) * pilot[name].table.n_tokens.mean()
+        len(benchmark.problems) * evaluate.get("samples", 1) * piloted[name].table.n_tokens.mean()
         for name, benchmark in benchmarks.items()
     )
     needs.append(generation("evaluate", 2 * answers, tokens / answers, answered))
