@@ -71,6 +71,7 @@ class AnsweringModel:
             config.prompt,
             config.system,
             config.context_length,
+            config.dtype,
         ]
         self.store = RowStore(Path(config.output_dir) / STORE)
         self.measured = {"answers": 0, "tokens": 0, "seconds": 0.0}
@@ -92,6 +93,7 @@ class AnsweringModel:
             self.engine_name,
             config.model,
             batch_size=config.batch_size,
+            dtype=config.dtype,
             seed=config.seed,
             context_length=config.context_length,
             prompt=config.prompt,

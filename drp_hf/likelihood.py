@@ -20,19 +20,21 @@ POSITIONS = 512
 
 
 class Likelihood:
-    """Scores completions under a model, on the GPU when there is one, else on the CPU in float32.
+    """Scores completions under a model, on the GPU when there is one, else on the CPU.
 
     Args:
         model: a model's name, as in [`~drp_hf.models.adapter_chain`].
         batch_tokens: tokens in a batch, padding included; a single longer pair makes a batch of its own.
+        dtype: of the weights. `"auto"` is the model's own on a GPU, and float32 on the CPU.
 
     Raises:
         DRPError: nothing can be loaded under that name.
     """
 
-    def __init__(self, model: str, batch_tokens: int = 8192):
+    def __init__(self, model: str, batch_tokens: int = 8192, dtype: str = "auto"):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = "float32" if self.device.type == "cpu" else "auto"
+        if dtype == "auto" and self.device.type == "cpu":
+            dtype = "float32"
         self.model, self.tokenizer = load_model_and_tokenizer(model, dtype=dtype)
         self.model.to(self.device)
         self.context_length = self.model.config.get_text_config().max_position_embeddings

@@ -7,7 +7,6 @@ from test_rendering import FAMILIES, QWQ, shipped, with_template
 from transformers import (
     AutoConfig,
     AutoTokenizer,
-    ContinuousBatchingConfig,
     MistralConfig,
     MistralForCausalLM,
     TopPLogitsWarper,
@@ -51,15 +50,6 @@ def test_greedy_equals_generate(engine, greedy):
         assert greedy[index].text == engine.tokenizer.decode(ids[: len(ids) - stopped])
         assert greedy[index].n_tokens == len(ids)
         assert greedy[index].finished == stopped
-
-
-def test_transformers_own_batching_writes_the_same(engine, monkeypatch):
-    sampling = Sampling(12)
-    expected = dict(engine.generate(QUESTIONS[:3], sampling))
-    monkeypatch.setattr(engine, "paged", True)  # as on a GPU
-    sizes = {"max_requests_per_batch": 2, "num_blocks": 8, "max_batch_tokens": 64}
-    monkeypatch.setattr(engine, "paging", ContinuousBatchingConfig(**sizes))
-    assert dict(engine.generate(QUESTIONS[:3], sampling)) == expected
 
 
 def test_short_answers_finish_and_long_ones_are_cut(greedy):

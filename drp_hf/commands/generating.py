@@ -11,6 +11,8 @@ from typing import Any
 
 from drp_hf.errors import DRPError
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
 
 @dataclass
 class GenerationArguments:
@@ -58,6 +60,9 @@ class GenerationArguments:
             name on the Hub.
         batch_size (`int`, *optional*):
             Outputs written at the same time; the engine's own default if not given.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Of the weights: `float32`, `bfloat16`, `float16`, or `auto` for the model's own on a GPU, and what is fastest
+            on the CPU. A server has its own.
     """
 
     model: str = field(metadata={"help": "Who answers: smollm2-embedded, a local folder or a name on the Hub."})
@@ -76,11 +81,12 @@ class GenerationArguments:
     base_url: str | None = field(default=None, metadata={"help": "Address of the server."})
     tokenizer: str | None = field(default=None, metadata={"help": "Finds places of tokens; the model's if not given."})
     batch_size: int | None = field(default=None, metadata={"help": "Outputs written at the same time."})
+    dtype: str = field(default="auto", metadata={"help": "Of the weights: auto, float32, bfloat16 or float16."})
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes one JSON object a line; the file appears under its name only when it is complete."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     os.replace(partial, path)
@@ -104,6 +110,8 @@ def check_generation(config: GenerationArguments) -> None:
         raise DRPError(f"top_p is {config.top_p}: it must be above 0 and at most 1.")
     if config.samples > 1 and config.temperature == 0:
         raise DRPError("At temperature 0 all samples are the same: raise the temperature, or set samples to 1.")
+    if config.dtype not in DTYPES:
+        raise DRPError(f"There is no dtype {config.dtype!r} here: choose one of {', '.join(DTYPES)}.")
     chat_messages("", config.prompt, config.system)
     if config.base_url and config.engine != "server":
         raise DRPError(

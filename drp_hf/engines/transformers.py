@@ -2,9 +2,7 @@
 
 `generate` keeps a batch until its longest row is done and copies the whole cache at every token. Here a finished row's
 slot goes to the next prompt at once, and new keys and values are written where they belong, so that a step costs what
-the model's own arithmetic costs. What all prompts begin with (the system message) is read once. On a GPU, greedy
-completions are written by transformers' own continuous batching, which draws from one random generator for all rows,
-and so leaves what is sampled to the code here.
+the model's own arithmetic costs. What all prompts begin with (the system message) is read once.
 """
 
 from __future__ import annotations
@@ -15,16 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import Cache, ContinuousBatchingConfig, DynamicCache
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from drp_hf.engines.base import LocalEngine, Sampling, stop_ids
-from drp_hf.engines.paged import generate_paged
 from drp_hf.errors import DRPError
 from drp_hf.models import cpu_dtype, load_model_and_tokenizer
 
-ROWS = 128
-"""Written at the same time, if nothing else is said."""
+ROWS = {"cpu": 128, "cuda": 512}
+"""Written at the same time, if nothing else is said and memory allows."""
+CACHE = 0.5
+"""Share of a GPU's free memory that keys and values may take; while they grow, old and new ones are there."""
 REFILL = 1 / 8
 """Share of the rows that must be done before new prompts are read: a few at a time would hold up all others."""
 PREFILL_TOKENS = 8192
@@ -38,7 +37,8 @@ class TransformersEngine(LocalEngine):
 
     Args:
         model: a model's name, as in [`~drp_hf.models.adapter_chain`].
-        batch_size: rows written at the same time; by default 128, or what a GPU has room for.
+        batch_size: rows written at the same time; by default 128 on the CPU, and on a GPU up to 512, as memory
+            allows.
         dtype: of the weights. `"auto"` is the model's own on a GPU, and what is fastest on the CPU
             ([`~drp_hf.models.cpu_dtype`]).
         **kwargs: context length and prompt, as in [`~drp_hf.engines.base.TokenEngine`].
@@ -61,33 +61,24 @@ class TransformersEngine(LocalEngine):
             )
         stops = stop_ids(tokenizer, self.model.generation_config.eos_token_id)
         super().__init__(model, tokenizer, config, stops, **kwargs)
-        self.batch_size = batch_size or ROWS
-        self.paging = ContinuousBatchingConfig(max_requests_per_batch=batch_size)
-        self.paged = self.device.type == "cuda"
-
-    def _generate_ids(
-        self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]
-    ) -> Iterator[tuple[int, list[int]]]:
-        if self.paged and sampling.temperature == 0:
-            limits = [self._limit(prompt, sampling) for prompt in prompts]
-            return generate_paged(self.model, prompts, limits, self.stop_ids, self.paging)
-        return self._generate_in_slots(prompts, sampling, seeds)
+        self.batch_size = batch_size
 
     def _limit(self, prompt: list[int], sampling: Sampling) -> int:
         return min(sampling.max_tokens, self.context_length - len(prompt))
 
     @torch.inference_mode()
-    def _generate_in_slots(
+    def _generate_ids(
         self, prompts: list[list[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> Iterator[tuple[int, list[int]]]:
         # Longest first: prompts of like length share a prefill, and long problems, which take longest, start early.
         waiting = deque(sorted(range(len(prompts)), key=lambda i: -len(prompts[i])))
-        slots = _Slots(self.model.config.get_text_config().num_hidden_layers, min(self.batch_size, len(prompts)))
+        size = self.batch_size or self._room(prompts, sampling)
+        slots = _Slots(self.model.config.get_text_config().num_hidden_layers, min(size, len(prompts)))
         rows: list[_Row] = []
-        together = max(1, int(REFILL * self.batch_size))
+        together = max(1, int(REFILL * size))
         shared = self._read(_shared(prompts))
         while waiting or rows:
-            room = self.batch_size - len(rows)
+            room = size - len(rows)
             if waiting and room >= min(together, len(waiting)):
                 fitting = min(room, max(1, PREFILL_TOKENS // len(prompts[waiting[0]])), len(waiting))
                 new = [self._row(index, prompts[index], sampling, seeds[index]) for index in _take(waiting, fitting)]
@@ -104,6 +95,18 @@ class TransformersEngine(LocalEngine):
                     rows[slot] = rows[-1]
                     rows.pop()
                     yield row.index, row.ids
+
+    def _room(self, prompts: list[list[int]], sampling: Sampling) -> int:
+        """How many rows may be written at the same time."""
+        rows = ROWS[self.device.type]
+        if self.device.type == "cuda":
+            config = self.model.config.get_text_config()
+            width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+            of_token = 2 * config.num_hidden_layers * config.num_key_value_heads * width * self.model.dtype.itemsize
+            longest = max((len(prompt) + self._limit(prompt, sampling) for prompt in prompts), default=1)
+            free, _ = torch.cuda.mem_get_info(self.device)
+            rows = min(rows, int(CACHE * free / (longest * of_token)))
+        return max(rows, 1)
 
     def _row(self, index: int, prompt: list[int], sampling: Sampling, seed: int) -> _Row:
         limit = self._limit(prompt, sampling)
