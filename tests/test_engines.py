@@ -157,6 +157,14 @@ def test_the_context_limits_what_is_written(engine, monkeypatch):
         next(engine.generate([QUESTIONS[1]], Sampling(50)))
 
 
+@pytest.mark.parametrize(("free", "rows"), [(10**6, 1), (2 * 7 * 300 * 46_080, 7), (10**12, 512)])
+def test_a_gpu_writes_as_many_rows_as_its_memory_holds(engine, monkeypatch, free, rows):
+    monkeypatch.setattr(engine, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
+    # 30 layers with keys and values of 3 heads, 64 numbers of 4 bytes each: 46,080 bytes a token.
+    assert engine._room([[1] * 100, [1] * 20], Sampling(200)) == rows
+
+
 def test_nothing_to_do(engine):
     assert list(engine.generate([], Sampling(5))) == []
 

@@ -15,7 +15,7 @@ from drp_hf.pruning import Reason, apply_steps, check, prune_trace
 from drp_hf.records import Action, Trace
 from drp_hf.segment import segment
 from drp_hf.teachers.quantities import read
-from drp_hf.teachers.rewriting import fewer_sides, tidy
+from drp_hf.teachers.rewriting import fewer_sides, formulas, tidy
 from drp_hf.teachers.skills import Role, role
 from drp_hf.teachers.slicing import SlicingTeacher
 from drp_hf.verbose_traces import verbose_trace
@@ -182,6 +182,33 @@ def test_keeps_what_the_answer_depends_on():
 
 def test_strength_sets_how_much_stays():
     assert prune(MIA, "hard").pruned_reasoning == "3 × 4 = 12. 12 + 5 = 17. So the answer is 17."
+
+
+def test_bare_leaves_what_is_to_be_found_and_formulas():
+    assert prune(MIA, "bare").pruned_reasoning == "3 × 4 = 12. 12 + 5 = 17."
+    trace = verbose_trace(next(generate(1, seed=5)))
+    aim, *formulas = prune(trace, "bare").pruned_reasoning.split("\n\n")
+    assert "how many" in aim and aim in trace.reasoning
+    hard = prune(trace, "hard").pruned_reasoning.split("\n\n")[:-1]  # without the sentence that states the answer
+    assert len(formulas) == len(hard) > 1
+    assert all(sentence.endswith(f" {formula}") for sentence, formula in zip(hard, formulas, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Half of it, 24 / 2 = 12, is left.", "24 / 2 = 12."),
+        ("So 5 * 2 = 10, then 10 + $3 = $13.", "5 * 2 = 10, 10 + $3 = $13."),
+        (r"That is \frac{1}{2} \times 8 = 4 of them.", r"\frac{1}{2} \times 8 = 4."),
+        ("A third of 90 is 30.", None),
+        ("5 * 2 = 10, and a third of 90 is 30.", None),
+        (r"So \( 4 \times 3 = 12 \).", None),
+        ("He has 12.", None),
+        ("x = 3.", None),
+    ],
+)
+def test_formulas(text, expected):
+    assert formulas(text) == expected
 
 
 def test_merges_an_announced_computation():
@@ -378,7 +405,7 @@ def test_segmentation_decides_what_the_teacher_can_tell_apart():
 def test_name_and_unknown_strength():
     assert SlicingTeacher().name == "slicing-default"
     assert SlicingTeacher("hard", "plain").name == "slicing-hard-plain"
-    with pytest.raises(DRPError, match="light, default or hard"):
+    with pytest.raises(DRPError, match="light, default, hard or bare"):
         SlicingTeacher("brutal")
 
 
@@ -402,7 +429,7 @@ SENTENCES = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(SENTENCES, min_size=1, max_size=25).map("".join),
-    st.sampled_from(STRENGTHS),
+    st.sampled_from([*STRENGTHS, "bare"]),
     st.sampled_from(["skill", "plain", "none"]),
 )
 def test_every_proposal_tiles_and_invents_nothing(reasoning, strength, segmentation):
@@ -430,7 +457,9 @@ def test_hostile_traces(piece):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strength", "accepted", "kept"), [("default", 0.97, 0.30), ("hard", 0.95, 0.20)])
+@pytest.mark.parametrize(
+    ("strength", "accepted", "kept"), [("default", 0.97, 0.30), ("hard", 0.95, 0.20), ("bare", 0.95, 0.15)]
+)
 def test_real_r1_traces(shared_data, strength, accepted, kept):
     rows = [prune(trace, strength) for trace in traces(shared_data, "gsm8k_test__deepseek-r1")]
     right = [row for row in rows if not row.reason.startswith(("wrong answer", "no final answer"))]

@@ -91,6 +91,7 @@ def material(smollm2_tokenizer):
         greedy=[*wrong[:2], None, *right[3:]],
         samples=[list(samples) for samples in zip(wrong, longer, right, strict=True)],
         right=right,
+        pruned={trace.question: trace.output for trace in right[:10]},
         pruned_lengths={trace.question: 100 for trace in right[:10]},
         tokenizer=smollm2_tokenizer,
         count_tokens=lambda text: len(smollm2_tokenizer(text, add_special_tokens=False)["input_ids"]),
@@ -137,6 +138,13 @@ def test_the_least_informative_tokens_are_deleted(material):
         assert 90 < material.count_tokens(completion) < 110
         characters = iter(trace.reasoning)
         assert all(character in characters for character in reasoning_of(completion))
+
+
+def test_what_the_reasoner_fails_more_often_is_learnt_more_often(material):
+    # Of every question's traces one is wrong and a fourth is missing.
+    pairs = list(texts.pruned_by_failures(material))
+    assert len(pairs) == 3 * len(material.pruned)
+    assert set(pairs) == set(material.pruned.items())
 
 
 def test_terse_solutions_are_the_equations(material):
@@ -204,6 +212,12 @@ def test_tables_say_what_the_results_say():
     assert "75.0, 50.0" in row and "62.5%" in row and "+12.5 (" in row and "+1.45" in row and "1,000" in row
     assert second.count("70%") == 2
     assert pareto_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS}, ARMS).startswith(b"\x89PNG")
+
+
+def test_the_readme_s_tables_are_what_the_result_files_say():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for table in tables(read_results(FOLDER / "results")):
+        assert table in readme, "put what `python -m recipes.study.table` prints into README.md"
 
 
 def test_without_the_reasoner_there_is_nothing_to_compare_with():

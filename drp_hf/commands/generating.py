@@ -61,8 +61,8 @@ class GenerationArguments:
         batch_size (`int`, *optional*):
             Outputs written at the same time; the engine's own default if not given.
         dtype (`str`, *optional*, defaults to `"auto"`):
-            Of the weights: `float32`, `bfloat16`, `float16`, or `auto` for the model's own on a GPU, and what is fastest
-            on the CPU. A server has its own.
+            Of the weights: `float32`, `bfloat16`, `float16`, or `auto` for the model's own on a GPU, and what is
+            fastest on the CPU. A server has its own.
     """
 
     model: str = field(metadata={"help": "Who answers: smollm2-embedded, a local folder or a name on the Hub."})

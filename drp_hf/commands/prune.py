@@ -77,7 +77,7 @@ class PruneConfig:
             server), `"vllm"` (a model in this process) or `"batch"` (a provider's batch API). A server's key comes
             from the environment variable `OPENAI_API_KEY`.
         strength (`str`, *optional*, defaults to `"default"`):
-            How much goes: `"light"`, `"default"` or `"hard"`.
+            How much goes: `"light"`, `"default"`, `"hard"`, or `"bare"`, which leaves formulas.
         segmentation (`str`, *optional*, defaults to `"skill"`):
             `"skill"` for skill-aware steps, `"plain"` for steps without skills, `"none"` to rewrite the trace as a
             whole.
@@ -145,7 +145,9 @@ class PruneConfig:
     teacher: Literal["slicing", "chat", "vllm", "batch"] = field(
         default="slicing", metadata={"help": "Who decides the steps."}
     )
-    strength: Literal["light", "default", "hard"] = field(default="default", metadata={"help": "How much goes."})
+    strength: Literal["light", "default", "hard", "bare"] = field(
+        default="default", metadata={"help": "How much goes."}
+    )
     segmentation: Literal["none", "plain", "skill"] = field(
         default="skill", metadata={"help": "Skill-aware steps, steps without skills, or no steps."}
     )

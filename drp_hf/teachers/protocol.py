@@ -44,6 +44,7 @@ STRENGTHS = {
     "light": "Prune lightly: delete what is clearly redundant, and keep the explanations between computations.",
     "default": "Keep every needed computation with a short word on what it is for; everything else goes.",
     "hard": "Prune hard: keep only the computations that the answer depends on, as tersely as they can be followed.",
+    "bare": "Keep what is to be found, in one sentence, and of every needed computation its formula alone.",
 }
 RESULT = """\
 What is left, read in order, must lead from the problem to the answer in the same voice, every number given or derived \
@@ -106,7 +107,7 @@ class CompactProtocol:
     """One call: numbered units in, unit ranges with skill and action out, new text for COMPRESS and MERGE alone.
 
     Args:
-        strength: how much explanation stays: `light`, `default` or `hard`.
+        strength: how much explanation stays: `light`, `default`, `hard` or `bare`.
         segmentation: `skill` for skill-aware steps, `plain` for steps without skills, `none` for a trace that is
             rewritten as a whole (the paper's ablation).
         max_tokens: a reply is cut after so many tokens.

@@ -63,6 +63,8 @@ _LIKE = re.compile(
 )
 _OPERATOR = re.compile(r"\d.*?[-+*/×·⋅÷–−\\{].*?\d", re.DOTALL)
 
+_DISPLAYED = re.compile(r"\\[\[(]|\\begin|\$\$")
+_FORMULA = re.compile(rf"(?:{_ARITHMETIC.pattern}|=)+")
 _LONGEST = 2000
 """Characters; what is longer is no sentence."""
 _MOST_SIDES = 20
@@ -162,3 +164,20 @@ def _strip_front(text: str) -> str:
 def _capitalise(text: str) -> str:
     # A single small letter is a variable, not a word.
     return text[0].upper() + text[1:] if text[:1].islower() and text[1:2].isalpha() else text
+
+
+def formulas(text: str) -> str | None:
+    """The formulas of a sentence, one after the other ("Half of it, 24 / 2 = 12, is left." gives "24 / 2 = 12.").
+
+    Args:
+        text: the sentence.
+
+    Returns:
+        None where its computations are not all written as formulas, or it has none.
+    """
+    if len(text) > _LONGEST or _DISPLAYED.search(text):
+        return None
+    runs = (run.group().strip(" \t\n.,;!") for run in _FORMULA.finditer(text))
+    found = [run for run in runs if _OPERATOR.search(run.partition("=")[0]) and run.partition("=")[2].strip()]
+    stated = sum(equation.stated for equation in read(text).equations)
+    return f"{', '.join(found)}." if found and len(found) == stated else None

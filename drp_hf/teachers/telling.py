@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drp_hf.records import Action, Step
 from drp_hf.teachers.ledger import CONSTANTS, Ledger, hundredths
 from drp_hf.teachers.quantities import read
-from drp_hf.teachers.rewriting import fewer_sides, first_side, tidy
+from drp_hf.teachers.rewriting import fewer_sides, first_side, formulas, tidy
 from drp_hf.teachers.skills import Role, skill
 
 
@@ -50,6 +50,16 @@ def tell(ledger: Ledger, kept: list[int], hard: bool | None) -> list[Piece]:
         while at < len(kept) and kept[at] <= last:
             at += 1
     return pieces
+
+
+def bare(ledger: Ledger, pieces: list[Piece]) -> list[Piece]:
+    """Leaves of computations their formulas, and out the end that only repeats what the last of them gives."""
+    told = [replace(piece, text=formulas(piece.text) or piece.text) for piece in pieces]
+    if len(told) > 1 and not read(told[-1].text).equations:
+        before = read(told[-2].text).equations
+        if before and before[-1].value == ledger.gold:
+            told.pop()
+    return told
 
 
 def _without_small_steps(ledger: Ledger, kept: list[int], at: int, known: set[float]) -> tuple[int, int, str] | None:

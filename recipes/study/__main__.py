@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from drp_hf.budget_forcing import FORCED_END
@@ -74,6 +75,7 @@ def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) ->
         answers = whole_answers(evaluate(f"{arm.name}-{seed}", model, material, **arm.evaluate))
     made = {
         "command": shlex.join(["python", "-m", "recipes.study", *sys.argv[1:]]),
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "versions": versions(),
         "fingerprints": {"reasoner": " ".join(model_identity(REASONER)), **learnt}
         | {test: fingerprint(path) for test, path in material.tests.items()},
@@ -126,7 +128,7 @@ def nll(rows: Sequence[tuple[str, str]], key: str, material: Material) -> float:
     if not kept.exists():
         some = Random(0).sample(rows, min(SCORED, len(rows)))
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(fmean(score for _, score in Likelihood(REASONER).score(some))))
+        kept.write_text(json.dumps(fmean(score for _, score in Likelihood(REASONER, dtype="float32").score(some))))
     return round(json.loads(kept.read_text()), 4)
 
 

@@ -173,12 +173,17 @@ class Material:
         return folder
 
     @cached_property
-    def pruned_lengths(self) -> dict[str, int]:
-        """Tokens of the pruned completion, by question."""
+    def pruned(self) -> dict[str, str]:
+        """The pruned completions, by question."""
         from datasets import load_dataset
 
-        rows = load_dataset(str(self.corpus({})), "raw", split="train")
-        return {row["question"]: row["tokens_after"] for row in rows if row["accepted"]}
+        rows = load_dataset(str(self.corpus({})), split="train")
+        return {row["prompt"][-1]["content"]: row["completion"][-1]["content"] for row in rows}
+
+    @cached_property
+    def pruned_lengths(self) -> dict[str, int]:
+        """Tokens of the pruned completion, by question."""
+        return {question: self.count_tokens(completion) for question, completion in self.pruned.items()}
 
     def texts(self, name: str) -> Path:
         """Questions and completions, as a data set of conversations.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -104,7 +105,8 @@ def ordered(results: Mapping[str, Sequence[Result]]) -> list[str]:
 def measures(found: Comparison) -> tuple[str, str, str]:
     """Tokens saved, right answers, and what was gained."""
     low, high = (100 * each for each in found.gained_interval)
-    return f"{found.saved:.0%}", f"{found.accuracy:.1%}", f"{100 * found.gained:+.1f} ({low:+.1f} to {high:+.1f})"
+    saved = round(found.saved, 2) + 0.0  # no minus before a 0
+    return f"{saved:.0%}", f"{found.accuracy:.1%}", f"{100 * found.gained:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def reasoner_of(results: Mapping[str, Sequence[Result]]) -> Result:
@@ -120,7 +122,8 @@ def rendered(table: Table) -> str:
     """A table as Markdown."""
     stream = StringIO()
     Console(file=stream, width=1000, highlight=False, markup=False).print(table)
-    return "\n".join(" ".join(line.split()) for line in stream.getvalue().strip().splitlines())
+    lines = stream.getvalue().strip().splitlines()
+    return "\n".join(re.sub("-{3,}", "---", " ".join(line.split())) for line in lines)
 
 
 def pareto_plot(results: Mapping[str, Sequence[Result]], arms: Mapping[str, Arm]) -> bytes:

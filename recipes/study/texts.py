@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from recipes.study.material import Material
 
 Pairs = Iterator[tuple[str, str]]
+SAMPLES = 4
+"""Traces of a question, with the likeliest."""
 
 
 def raw(material: Material) -> Pairs:
@@ -70,7 +72,7 @@ def informative_tokens(material: Material) -> Pairs:
     Selective Context (2310.06201).
     """
     traces = [trace for trace in material.right if trace.question in material.pruned_lengths]
-    scored = Likelihood(REASONER).token_losses([(trace.question, trace.output) for trace in traces])
+    scored = Likelihood(REASONER, dtype="float32").token_losses([(trace.question, trace.output) for trace in traces])
     kept = {}
     for place, ids, losses in tqdm(scored, "tokens weighed", total=len(traces), unit="trace"):
         trace, tokenizer = traces[place], material.tokenizer
@@ -88,6 +90,15 @@ def terse(material: Material) -> Pairs:
     for problem in material.problems:
         equations = "\n".join(computation.equation for computation in problem.computations)
         yield problem.question, render_output(equations, final_response(problem.answer))
+
+
+def pruned_by_failures(material: Material) -> Pairs:
+    """The pruned traces, each once more for every one of the four traces of its question that is not right."""
+    pruned = material.pruned
+    for problem, traces in zip(material.problems, material.samples, strict=True):
+        if problem.question in pruned:
+            failures = SAMPLES - sum(not judge(trace) for trace in traces)
+            yield from [(problem.question, pruned[problem.question])] * (1 + failures)
 
 
 def completion(trace: Trace, reasoning: str) -> str:
