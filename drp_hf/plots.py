@@ -230,7 +230,7 @@ def pareto(
         axes.set_ylabel("accuracy")
         axes.grid()
         drawn.legend(loc="outside lower left", fontsize=9.5)
-        _label_points(drawn, axes, labels, lines)
+        label_points(drawn, axes, labels, lines)
         return file_of(drawn, form)
 
 
@@ -409,7 +409,7 @@ def _arms(value: float, interval: Sequence[float] | None) -> list[list[float]] |
     return None if interval is None else [[max(value - interval[0], 0)], [max(interval[1] - value, 0)]]
 
 
-def _label_points(
+def label_points(
     drawn: Figure, axes: Axes, labels: Sequence[tuple[float, float, str, str, str]], lines: Sequence[Line]
 ) -> None:
     """Writes names beside points, at the nearest place where they cover nothing.

@@ -26,8 +26,9 @@ from recipes.experiment.stages import read_settings
 from recipes.study import texts
 from recipes.study.arms import FOLDER, choose, read_arms
 from recipes.study.material import StudyConfig, run_recipe
+from recipes.study.plots import learnability_plot, pareto_plot
 from recipes.study.results import Answers, Result, compare, read_result, read_results, result_file, write_result
-from recipes.study.table import pareto_plot, tables
+from recipes.study.table import tables
 
 ROOT = FOLDER.parents[1]
 SFT, DPO = (SFTArguments, DRPConfig, ModelConfig), (DPOArguments, PairConfig, ModelConfig)
@@ -208,10 +209,15 @@ def test_other_questions_are_not_compared():
 def test_tables_say_what_the_results_say():
     first, second = tables({"1_reasoner": [REASONER], "5_drp": STUDENTS})
     row = next(line for line in first.splitlines() if "skill-aware" in line)
-    assert [cell.strip() for cell in row.strip("|").split("|")][:3] == ["skill-aware steps", "75", "70%"]
+    assert [cell.strip() for cell in row.strip("|").split("|")][:3] == [
+        "`5_drp` skill-aware steps",
+        "75",
+        "70%",
+    ]
     assert "75.0, 50.0" in row and "62.5%" in row and "+12.5 (" in row and "+1.45" in row and "1,000" in row
     assert second.count("70%") == 2
-    assert pareto_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS}, ARMS).startswith(b"\x89PNG")
+    assert pareto_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS}).startswith(b"\x89PNG")
+    assert learnability_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS}).startswith(b"\x89PNG")
 
 
 def test_the_readme_s_tables_are_what_the_result_files_say():

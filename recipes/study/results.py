@@ -109,6 +109,15 @@ def read_results(folder: str | Path) -> dict[str, list[Result]]:
     return found
 
 
+def reasoner_of(results: Mapping[str, Sequence[Result]]) -> Result:
+    """The result of the reasoner as it is."""
+    if REASONER_ARM not in results:
+        raise DRPError(
+            f"There is no result of {REASONER_ARM} yet: run `python -m recipes.study --arms {REASONER_ARM}`."
+        )
+    return results[REASONER_ARM][0]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """An arm beside the reasoner on one test, seeds averaged question by question; intervals are 95 %.

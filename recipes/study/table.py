@@ -13,11 +13,9 @@ from rich.console import Console
 from rich.table import Table, box
 
 from drp_hf.commands.parsing import parse, run
-from drp_hf.errors import DRPError
-from drp_hf.plot_style import INK, figure, file_of, run_style, short
-from drp_hf.plots import Point, pareto
-from recipes.study.arms import FOLDER, GROUPS, Arm, read_arms
-from recipes.study.results import REASONER_ARM, TESTS, Comparison, Result, compare, read_results
+from recipes.study.arms import FOLDER, GROUPS, read_arms
+from recipes.study.plots import learnability_plot, pareto_plot
+from recipes.study.results import REASONER_ARM, TESTS, Comparison, Result, compare, read_results, reasoner_of
 
 PARETO, GAP = "pareto.png", "learnability.png"
 
@@ -42,11 +40,11 @@ def main(config: TableConfig) -> None:
     """Prints the tables, and draws the plots."""
     print_tables(config.results_dir)
     if config.plots_dir:
-        results, arms = read_results(config.results_dir), read_arms()
+        results = read_results(config.results_dir)
         folder = Path(config.plots_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / PARETO).write_bytes(pareto_plot(results, arms))
-        (folder / GAP).write_bytes(learnability_plot(results, arms))
+        (folder / PARETO).write_bytes(pareto_plot(results))
+        (folder / GAP).write_bytes(learnability_plot(results))
 
 
 def print_tables(results_dir: str | Path) -> None:
@@ -79,12 +77,12 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
             group = arm.group
             for table in (first, second):
                 table.add_row(f"**{GROUPS[group]}**")
-        of_arm = results[name]
+        of_arm, title = results[name], f"`{name}` {arm.title}"
         found = {test: compare(of_arm, reasoner, test) for test in TESTS}
         heldout = found["heldout"]
         trained = [result.training for result in of_arm if result.training]
         first.add_row(
-            arm.title,
+            title,
             f"{heldout.tokens:.0f}",
             *measures(heldout),
             ", ".join(f"{100 * right:.1f}" for right in heldout.by_seed) if trained else "",
@@ -93,7 +91,7 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
             f"{trained[0]['nll']:.2f}" if trained else "",
             f"{fmean(each['tokens'] for each in trained):,.0f}" if trained else "",
         )
-        second.add_row(arm.title, *(text for test in ("unseen", "svamp") for text in measures(found[test])))
+        second.add_row(title, *(text for test in ("unseen", "svamp") for text in measures(found[test])))
     return [rendered(first), rendered(second)]
 
 
@@ -109,56 +107,12 @@ def measures(found: Comparison) -> tuple[str, str, str]:
     return f"{saved:.0%}", f"{found.accuracy:.1%}", f"{100 * found.gained:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def reasoner_of(results: Mapping[str, Sequence[Result]]) -> Result:
-    """The result of the reasoner as it is."""
-    if REASONER_ARM not in results:
-        raise DRPError(
-            f"There is no result of {REASONER_ARM} yet: run `python -m recipes.study --arms {REASONER_ARM}`."
-        )
-    return results[REASONER_ARM][0]
-
-
 def rendered(table: Table) -> str:
     """A table as Markdown."""
     stream = StringIO()
     Console(file=stream, width=1000, highlight=False, markup=False).print(table)
     lines = stream.getvalue().strip().splitlines()
     return "\n".join(re.sub("-{3,}", "---", " ".join(line.split())) for line in lines)
-
-
-def pareto_plot(results: Mapping[str, Sequence[Result]], arms: Mapping[str, Arm]) -> bytes:
-    """Accuracy against tokens of all arms on the held-out questions."""
-    reasoner = reasoner_of(results)
-    points = {}
-    for name in ordered(results):
-        found = compare(results[name], reasoner, "heldout")
-        interval = [found.accuracy + end - found.gained for end in found.gained_interval]
-        points[f"{name[0]} {arms[name].title}"] = Point(found.tokens, found.accuracy, None, interval)
-    return pareto(points)
-
-
-def learnability_plot(results: Mapping[str, Sequence[Result]], arms: Mapping[str, Arm]) -> bytes:
-    """What was gained on the held-out questions, over how unlikely the reasoner found what was learnt."""
-    reasoner = reasoner_of(results)
-    with figure("light", 4.8) as drawn:
-        axes = drawn.add_subplot()
-        trained = [name for name in sorted(results) if results[name][0].training]
-        for number, name in enumerate(trained, 1):
-            found, style = compare(results[name], reasoner, "heldout"), run_style(number)
-            axes.plot(
-                results[name][0].training["nll"],
-                100 * found.gained,
-                style.marker,
-                color=style.colour["light"],
-                markersize=8,
-                label=short(f"{name[0]} {arms[name].title}", 60),
-            )
-        axes.axhline(0, color=INK["light"], linewidth=0.8)
-        axes.set_xlabel("mean NLL of the training texts under the reasoner, nats a token")
-        axes.set_ylabel("accuracy gained, points")
-        axes.grid()
-        drawn.legend(loc="outside lower left", fontsize=8.5)
-        return file_of(drawn, "png")
 
 
 if __name__ == "__main__":
