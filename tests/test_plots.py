@@ -127,7 +127,7 @@ def test_names_of_points_cover_no_other_point():
         axes = drawn.add_subplot()
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
-        plots._label_points(drawn, axes, labels, [])
+        plots.label_points(drawn, axes, labels, [])
         drawn.draw_without_rendering()
         boxes = [Text.get_window_extent(text).padded(-1) for text in axes.texts]
         frame = axes.get_window_extent()
