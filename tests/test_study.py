@@ -41,7 +41,7 @@ ARMS = read_arms()
 def test_arms_are_in_an_order_in_which_they_can_be_run():
     names = list(ARMS)
     for arm in ARMS.values():
-        assert arm.after is None or arm.after in ARMS
+        assert {arm.after, arm.student_of} <= {None, *ARMS}
         assert arm.budget_of is None or names.index(arm.budget_of) < names.index(arm.name)
     assert {arm.group for arm in ARMS.values()} == {1, 2, 3, 4, 5}
 
@@ -243,7 +243,7 @@ def test_without_the_reasoner_there_is_nothing_to_compare_with():
 # ---------------------------------------------------------------------------------------------------- everything
 
 
-KINDS = ("1_reasoner", "1_budget", "3_random", "5_drp")
+KINDS = ("1_reasoner", "1_budget", "3_random", "5_drp", "5_drp_reread")
 """An arm of every way in which one comes to be, but DPO, which takes its 50 steps also here."""
 
 

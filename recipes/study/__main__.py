@@ -64,8 +64,9 @@ def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) ->
     Console(stderr=True).rule(f"[bold]{arm.name}, seed {seed}")
     training, model, learnt = {}, REASONER, {}
     if arm.trained:
-        student = train(arm, seed, material, arms)
-        rows = learnt_rows(arms[arm.after] if arm.after else arm, material)
+        taught = arms[arm.student_of] if arm.student_of else arm
+        student = train(taught, seed, material, arms)
+        rows = learnt_rows(arms[taught.after] if taught.after else taught, material)
         learnt = {"learnt": content_key(rows)[:16]}
         training = {"rows": len(rows), **training_figures(student), "nll": nll(rows, learnt["learnt"], material)}
         model = str(student)

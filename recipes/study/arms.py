@@ -12,6 +12,7 @@ import yaml
 from drp_hf.errors import DRPError
 
 FOLDER = Path(__file__).parent
+_NAMES = ("name", "title")
 GROUPS = {
     1: "the reasoner, untrained",
     2: "trained on its own whole traces",
@@ -30,10 +31,11 @@ class Arm:
         title: what the table calls it.
         texts: what it is trained on, by the name of a function in `recipes.study.texts`.
         prune: what it is trained on, by settings of `drp prune`. Without `texts`,
-            `prune` and `after` nothing is trained.
+            `prune`, `after` and `student_of` nothing is trained.
         sft: settings of `drp sft` over those in `sft.yaml`.
         after: arm whose student is trained further, with DPO on the same corpus.
         dpo: settings of `drp dpo` over those in `dpo.yaml`, for that.
+        student_of: arm whose student is asked, and none trained here.
         evaluate: settings of `drp evaluate` over those in `evaluate.yaml`.
         budget_of: arm whose mean length the reasoning is cut at, the answer forced.
     """
@@ -45,6 +47,7 @@ class Arm:
     sft: Mapping[str, Any] = field(default_factory=dict)
     after: str | None = None
     dpo: Mapping[str, Any] = field(default_factory=dict)
+    student_of: str | None = None
     evaluate: Mapping[str, Any] = field(default_factory=dict)
     budget_of: str | None = None
 
@@ -54,12 +57,12 @@ class Arm:
 
     @property
     def trained(self) -> bool:
-        return self.texts is not None or self.prune is not None or self.after is not None
+        return any(each is not None for each in (self.texts, self.prune, self.after, self.student_of))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that decides what comes of it."""
-        return {name: value for name, value in asdict(self).items() if name not in ("name", "title")}
+        """Everything that decides what comes of it, as far as it is set."""
+        return {name: value for name, value in asdict(self).items() if value is not None and name not in _NAMES}
 
 
 def read_arms() -> dict[str, Arm]:
