@@ -102,7 +102,8 @@ class TransformersEngine(LocalEngine):
         if self.device.type == "cuda":
             config = self.model.config.get_text_config()
             width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-            of_token = 2 * config.num_hidden_layers * config.num_key_value_heads * width * self.model.dtype.itemsize
+            heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+            of_token = 2 * config.num_hidden_layers * heads * width * self.model.dtype.itemsize
             longest = max((len(prompt) + self._limit(prompt, sampling) for prompt in prompts), default=1)
             free, _ = torch.cuda.mem_get_info(self.device)
             rows = min(rows, int(CACHE * free / (longest * of_token)))
