@@ -27,8 +27,18 @@ from recipes.study import texts
 from recipes.study.arms import FOLDER, choose, read_arms
 from recipes.study.material import StudyConfig, run_recipe
 from recipes.study.plots import learnability_plot, pareto_plot
-from recipes.study.results import Answers, Result, compare, read_result, read_results, result_file, write_result
-from recipes.study.table import tables
+from recipes.study.results import (
+    TESTS,
+    Answers,
+    Result,
+    compare,
+    read_result,
+    read_results,
+    reasoner_of,
+    result_file,
+    write_result,
+)
+from recipes.study.table import read_tables, repeats_table, tables
 
 ROOT = FOLDER.parents[1]
 SFT, DPO = (SFTArguments, DRPConfig, ModelConfig), (DPOArguments, PairConfig, ModelConfig)
@@ -148,6 +158,14 @@ def test_what_the_reasoner_fails_more_often_is_learnt_more_often(material):
     assert set(pairs) == set(material.pruned.items())
 
 
+def test_a_question_that_is_asked_twice_in_training_is_so_in_the_tests(material):
+    arm = ARMS["5_drp_taught_reread"]
+    asked = [
+        (arm.evaluate["prompt"].format(question=question), pruned) for question, pruned in material.pruned.items()
+    ]
+    assert list(getattr(texts, arm.texts)(material)) == asked
+
+
 def test_terse_solutions_are_the_equations(material):
     for problem, (question, completion) in zip(material.problems, texts.terse(material), strict=True):
         assert question == problem.question
@@ -160,7 +178,7 @@ def test_terse_solutions_are_the_equations(material):
 def result(arm: str, seed: int, right: list[int], tokens: list[int], asked: str = "q", training=None) -> Result:
     answers = Answers(np.array(right), np.array(tokens))
     tests = ("heldout", "unseen", "svamp")
-    made = {"fingerprints": dict.fromkeys(tests, asked)}
+    made = {"fingerprints": dict.fromkeys(tests, asked), "machine": "CPU"}
     return Result(arm, seed, {}, training or {}, made, dict.fromkeys(tests, answers))
 
 
@@ -220,9 +238,34 @@ def test_tables_say_what_the_results_say():
     assert learnability_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS}).startswith(b"\x89PNG")
 
 
+def test_repeats_stand_beside_what_they_repeat(tmp_path):
+    first = {"1_reasoner": [REASONER], "5_drp": STUDENTS}
+    again = replace(STUDENTS[1], tests=STUDENTS[0].tests, made=STUDENTS[1].made | {"machine": "H200"})
+    rows = repeats_table(first, {"5_drp": [again]}).splitlines()[2:]
+    assert len(rows) == 3
+    cells = [cell.strip() for cell in rows[0].strip("|").split("|")]
+    assert cells[:5] == ["`5_drp`, 1", "CPU", "held-out", "50.0", "50.0%"]
+    assert cells[6:9] == ["H200", "100.0", "75.0%"] and cells[9].startswith("+25.0 (")
+    with pytest.raises(DRPError, match="5_drp-1 was made again, but there is no first result of it"):
+        repeats_table({"1_reasoner": [REASONER], "5_drp": STUDENTS[:1]}, {"5_drp": [again]})
+    for result in (REASONER, *STUDENTS):
+        write_result(tmp_path, result)
+    write_result(tmp_path / "repeats", again)
+    assert read_tables(tmp_path) == [*tables(first), repeats_table(first, {"5_drp": [again]})]
+
+
+def test_every_repeat_is_inside_the_interval_of_what_it_repeats():
+    results, repeats = read_results(FOLDER / "results"), read_results(FOLDER / "results" / "repeats")
+    for again in (result for of_arm in repeats.values() for result in of_arm):
+        first = next(result for result in results[again.arm] if result.seed == again.seed)
+        for test in TESTS:
+            low, high = compare([first], reasoner_of(results), test).gained_interval
+            assert low <= compare([again], reasoner_of(results), test).gained <= high
+
+
 def test_the_readme_s_tables_are_what_the_result_files_say():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for table in tables(read_results(FOLDER / "results")):
+    for table in read_tables(FOLDER / "results"):
         assert table in readme, "put what `python -m recipes.study.table` prints into README.md"
 
 
@@ -272,3 +315,10 @@ def test_a_study_runs_and_goes_on(tmp_path):
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout and done.stdout.endswith(again.stdout)
     assert {file.name: file.stat().st_mtime_ns for file in Path(tmp_path / "results").iterdir()} == before
+    once_more = subprocess.run(
+        [*command, "--arms", "1_reasoner", "--repeat"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert once_more.returncode == 0, once_more.stderr[-3000:]
+    first, repeated = (read_results(tmp_path / "results" / folder) for folder in ("", "repeats"))
+    assert list(repeated) == ["1_reasoner"]
+    assert repeats_table(first, repeated) in once_more.stdout

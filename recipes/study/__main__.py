@@ -27,7 +27,16 @@ from drp_hf.store import content_key
 from recipes.experiment.stages import is_trained, training_figures
 from recipes.study.arms import Arm, choose, read_arms
 from recipes.study.material import Material, StudyConfig, run_recipe
-from recipes.study.results import REASONER_ARM, Answers, Result, read_result, read_results, result_file, write_result
+from recipes.study.results import (
+    REASONER_ARM,
+    REPEATS,
+    Answers,
+    Result,
+    read_result,
+    read_results,
+    result_file,
+    write_result,
+)
 from recipes.study.table import print_tables
 
 SCORED = 100
@@ -54,7 +63,8 @@ def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) ->
     Raises:
         DRPError: the result that is there was made with other settings.
     """
-    folder = material.config.results_dir
+    config = material.config
+    folder = Path(config.results_dir) / (REPEATS if config.repeat else "")
     file = result_file(folder, arm.name, seed)
     if file.exists():
         found = read_result(file)

@@ -42,6 +42,9 @@ class StudyConfig:
             Folder of everything that is made on the way. An interrupted run goes on where it stopped.
         results_dir (`str`, *optional*, defaults to `"recipes/study/results"`):
             Folder of the results, one small JSON file for each arm and seed. What is there is not made again.
+        repeat (`bool`, *optional*, defaults to `False`):
+            Whether to make results once more that are there, into the subfolder `repeats`, beside which the tables
+            then show them. Give another `output_dir`, or what was made on the way is used again.
         svamp (`str`, *optional*, defaults to `"svamp"`):
             SVAMP: a file with `question` and `answer`; from the Hub if not given.
         train_problems (`int`, *optional*, defaults to `1000`):
@@ -58,6 +61,7 @@ class StudyConfig:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "Seeds of the trainings."})
     output_dir: str = field(default="runs/study", metadata={"help": "Folder of what is made on the way."})
     results_dir: str = field(default="recipes/study/results", metadata={"help": "Folder of the results."})
+    repeat: bool = field(default=False, metadata={"help": "Make results again, into the subfolder `repeats`."})
     svamp: str = field(default="svamp", metadata={"help": "A file with SVAMP; from the Hub if not given."})
     train_problems: int = field(default=1000, metadata={"help": "Problems the reasoner writes traces for."})
     heldout_problems: int = field(default=500, metadata={"help": "Test problems of the reasoner's families."})

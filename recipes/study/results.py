@@ -16,6 +16,8 @@ from drp_hf.figures import CONSTANTS
 from drp_hf.statistics import bootstrap_intervals
 
 REASONER_ARM = "1_reasoner"
+REPEATS = "repeats"
+"""Folder of results that were made once more, below that of the first ones."""
 TESTS = {"heldout": "held-out", "unseen": "unseen families", "svamp": "SVAMP"}
 
 

@@ -13,9 +13,19 @@ from rich.console import Console
 from rich.table import Table, box
 
 from drp_hf.commands.parsing import parse, run
+from drp_hf.errors import DRPError
 from recipes.study.arms import FOLDER, GROUPS, read_arms
 from recipes.study.plots import learnability_plot, pareto_plot
-from recipes.study.results import REASONER_ARM, TESTS, Comparison, Result, compare, read_results, reasoner_of
+from recipes.study.results import (
+    REASONER_ARM,
+    REPEATS,
+    TESTS,
+    Comparison,
+    Result,
+    compare,
+    read_results,
+    reasoner_of,
+)
 
 PARETO, GAP = "pareto.png", "learnability.png"
 
@@ -49,8 +59,14 @@ def main(config: TableConfig) -> None:
 
 def print_tables(results_dir: str | Path) -> None:
     """Prints what is there as Markdown."""
-    for text in tables(read_results(results_dir)):
+    for text in read_tables(results_dir):
         Console(soft_wrap=True, highlight=False, markup=False).print(f"\n{text}")
+
+
+def read_tables(results_dir: str | Path) -> list[str]:
+    """The tables of what is there, the repeats last."""
+    results, repeats = read_results(results_dir), read_results(Path(results_dir) / REPEATS)
+    return [*tables(results), *([repeats_table(results, repeats)] if repeats else [])]
 
 
 def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -93,6 +109,32 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
         )
         second.add_row(title, *(text for test in ("unseen", "svamp") for text in measures(found[test])))
     return [rendered(first), rendered(second)]
+
+
+def repeats_table(results: Mapping[str, Sequence[Result]], repeats: Mapping[str, Sequence[Result]]) -> str:
+    """Results that were made once more beside the first ones, as Markdown.
+
+    Raises:
+        DRPError: there is no first one.
+    """
+    reasoner = reasoner_of(results)
+    table = Table(
+        *("arm, seed", "on", "questions", "tokens", "right", "gained, points"),
+        *("again on", "tokens", "right", "gained, points"),
+        box=box.MARKDOWN,
+    )
+    for again in (result for name in ordered(repeats) for result in repeats[name]):
+        first = next((each for each in results.get(again.arm, ()) if each.seed == again.seed), None)
+        if first is None:
+            raise DRPError(f"{again.arm}-{again.seed} was made again, but there is no first result of it.")
+        for test, title in TESTS.items():
+            cells = []
+            for result in (first, again):
+                found = compare([result], reasoner, test)
+                cells.append((f"{found.tokens:.1f}", *measures(found)[1:]))
+            on = (first.made["machine"], again.made["machine"])
+            table.add_row(f"`{again.arm}`, {again.seed}", on[0], title, *cells[0], on[1], *cells[1])
+    return rendered(table)
 
 
 def ordered(results: Mapping[str, Sequence[Result]]) -> list[str]:
