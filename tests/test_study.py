@@ -208,7 +208,7 @@ def test_a_file_that_is_no_result_is_named(tmp_path):
 
 def test_seeds_are_averaged_question_by_question():
     found = compare(STUDENTS, REASONER, "heldout")
-    assert (found.accuracy, found.gained, found.tokens) == (0.625, 0.125, 75)
+    assert (found.accuracy, found.gained, found.kept, found.tokens) == (0.625, 0.125, 0.75, 75)
     assert found.saved == pytest.approx(0.7)
     assert found.by_seed == [0.75, 0.5]
     assert found.tokens_per_right == pytest.approx(120)

@@ -128,6 +128,7 @@ class Comparison:
         tokens, accuracy: means.
         saved: share of the reasoner's tokens that is saved.
         gained: accuracy over the reasoner's.
+        kept: share of the reasoner's right answers that stay right.
         saved_interval, gained_interval: from paired bootstrap resamples of the questions.
         aes: accuracy-efficiency score (2501.12570).
         tokens_per_right: tokens of all answers over the number of right ones.
@@ -138,6 +139,7 @@ class Comparison:
     accuracy: float
     saved: float
     gained: float
+    kept: float
     saved_interval: Sequence[float]
     gained_interval: Sequence[float]
     aes: float
@@ -170,6 +172,7 @@ def compare(results: Sequence[Result], reasoner: Result, test: str) -> Compariso
         accuracy=accuracy,
         saved=1 - mean_tokens / base_tokens,
         gained=accuracy - base_accuracy,
+        kept=float(right[base.right == 1].mean()) if base.right.any() else 1.0,
         saved_interval=intervals["saved"],
         gained_interval=intervals["gained"],
         aes=aes(accuracy, mean_tokens, base_accuracy, base_tokens, **CONSTANTS["aes"]),

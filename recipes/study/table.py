@@ -27,6 +27,9 @@ from recipes.study.results import (
     reasoner_of,
 )
 
+MEASURES = ("saved", "right", "gained, points", "kept")
+OTHER_TESTS = {"unseen": MEASURES, "svamp": MEASURES[:-1]}  # of SVAMP the reasoner has too little to keep
+REPEATED = ("right", "gained, points")
 PARETO, GAP = "pareto.png", "learnability.png"
 
 
@@ -77,13 +80,12 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
     """
     arms, reasoner = read_arms(), reasoner_of(results)
     first = Table(
-        *("arm", "tokens", "saved", "right", "gained, points", "right by seed", "AES", "tokens per right answer"),
-        *("NLL", "tokens trained"),
+        *("arm", "tokens", *MEASURES, "right by seed", "AES", "tokens per right answer", "NLL", "tokens trained"),
         box=box.MARKDOWN,
     )
     second = Table(
         "arm",
-        *(f"{TESTS[test]}: {what}" for test in ("unseen", "svamp") for what in ("saved", "right", "gained, points")),
+        *(f"{TESTS[test]}: {what}" for test, shown in OTHER_TESTS.items() for what in shown),
         box=box.MARKDOWN,
     )
     group = 0
@@ -107,7 +109,7 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
             f"{trained[0]['nll']:.2f}" if trained else "",
             f"{fmean(each['tokens'] for each in trained):,.0f}" if trained else "",
         )
-        second.add_row(title, *(text for test in ("unseen", "svamp") for text in measures(found[test])))
+        second.add_row(title, *(text for test, shown in OTHER_TESTS.items() for text in measures(found[test], shown)))
     return [rendered(first), rendered(second)]
 
 
@@ -119,8 +121,7 @@ def repeats_table(results: Mapping[str, Sequence[Result]], repeats: Mapping[str,
     """
     reasoner = reasoner_of(results)
     table = Table(
-        *("arm, seed", "on", "questions", "tokens", "right", "gained, points"),
-        *("again on", "tokens", "right", "gained, points"),
+        *("arm, seed", "on", "questions", "tokens", *REPEATED, "again on", "tokens", *REPEATED),
         box=box.MARKDOWN,
     )
     for again in (result for name in ordered(repeats) for result in repeats[name]):
@@ -131,7 +132,7 @@ def repeats_table(results: Mapping[str, Sequence[Result]], repeats: Mapping[str,
             cells = []
             for result in (first, again):
                 found = compare([result], reasoner, test)
-                cells.append((f"{found.tokens:.1f}", *measures(found)[1:]))
+                cells.append((f"{found.tokens:.1f}", *measures(found, REPEATED)))
             on = (first.made["machine"], again.made["machine"])
             table.add_row(f"`{again.arm}`, {again.seed}", on[0], title, *cells[0], on[1], *cells[1])
     return rendered(table)
@@ -142,11 +143,13 @@ def ordered(results: Mapping[str, Sequence[Result]]) -> list[str]:
     return sorted(results, key=lambda name: (name != REASONER_ARM, name))
 
 
-def measures(found: Comparison) -> tuple[str, str, str]:
-    """Tokens saved, right answers, and what was gained."""
+def measures(found: Comparison, shown: Sequence[str] = MEASURES) -> list[str]:
+    """Some of `MEASURES`, as text."""
     low, high = (100 * each for each in found.gained_interval)
     saved = round(found.saved, 2) + 0.0  # no minus before a 0
-    return f"{saved:.0%}", f"{found.accuracy:.1%}", f"{100 * found.gained:+.1f} ({low:+.1f} to {high:+.1f})"
+    gained = f"{100 * found.gained:+.1f} ({low:+.1f} to {high:+.1f})"
+    texts = (f"{saved:.0%}", f"{found.accuracy:.1%}", gained, f"{found.kept:.0%}")
+    return [text for name, text in zip(MEASURES, texts, strict=True) if name in shown]
 
 
 def rendered(table: Table) -> str:
