@@ -256,6 +256,7 @@ def test_repeats_stand_beside_what_they_repeat(tmp_path):
 
 def test_every_repeat_is_inside_the_interval_of_what_it_repeats():
     results, repeats = read_results(FOLDER / "results"), read_results(FOLDER / "results" / "repeats")
+    assert repeats
     for again in (result for of_arm in repeats.values() for result in of_arm):
         first = next(result for result in results[again.arm] if result.seed == again.seed)
         for test in TESTS:
