@@ -254,6 +254,12 @@ def test_repeats_stand_beside_what_they_repeat(tmp_path):
     assert read_tables(tmp_path) == [*tables(first), repeats_table(first, {"5_drp": [again]})]
 
 
+def test_every_result_says_how_and_where_it_was_made():
+    for results in (read_results(FOLDER / "results"), read_results(FOLDER / "results" / "repeats")):
+        for result in (result for of_arm in results.values() for result in of_arm):
+            assert set(result.made) == {"command", "machine", "versions", "fingerprints"}
+
+
 def test_every_repeat_is_inside_the_interval_of_what_it_repeats():
     results, repeats = read_results(FOLDER / "results"), read_results(FOLDER / "results" / "repeats")
     assert repeats
