@@ -1,6 +1,7 @@
 """The slicing teacher: what it reads, what it keeps, and what holds on real traces."""
 
 import json
+import re
 import sys
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from drp_hf.pruning import Reason, apply_steps, check, prune_trace
 from drp_hf.records import Action, Trace
 from drp_hf.segment import segment
 from drp_hf.teachers.quantities import read
-from drp_hf.teachers.rewriting import fewer_sides, formulas, tidy
+from drp_hf.teachers.rewriting import fewer_sides, formulas, goal, tidy
 from drp_hf.teachers.skills import Role, role
 from drp_hf.teachers.slicing import SlicingTeacher
 from drp_hf.verbose_traces import verbose_trace
@@ -192,6 +193,34 @@ def test_bare_leaves_what_is_to_be_found_and_formulas():
     hard = prune(trace, "hard").pruned_reasoning.split("\n\n")[:-1]  # without the sentence that states the answer
     assert len(formulas) == len(hard) > 1
     assert all(sentence.endswith(f" {formula}") for sentence, formula in zip(hard, formulas, strict=True))
+
+
+def test_goal_says_first_what_is_to_be_found_and_repeats_nothing():
+    assert prune(MIA, "goal").pruned_reasoning == "3 × 4 = 12. 12 + 5 = 17."
+    trace = verbose_trace(next(generate(1, seed=5)))
+    sought, *steps = prune(trace, "goal").pruned_reasoning.split("\n\n")
+    assert re.fullmatch(r"Find how many .*\.", sought)
+    assert steps == prune(trace, "hard").pruned_reasoning.split("\n\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I need to find out how many are left.", "Find how many are left."),
+        ("We are trying to determine her age in 2010.", "Find her age in 2010."),
+        ("Let's try to figure out at what speed she walks.", "Find at what speed she walks."),
+        ("Let me think about the total cost.", "Find the total cost."),
+        ("The question is asking how long he walks.", "Find how long he walks."),
+        ("The question is how much he pays.", "Find how much he pays."),
+        ("The question is, how much does it weigh?", None),
+        ("The question says that she has 4 roommates.", None),
+        ("Let me see if that holds.", None),
+        ("Calculate the total.", None),
+        ("I need to find.", None),
+    ],
+)
+def test_what_is_to_be_found_is_said_shortly(text, expected):
+    assert goal(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -405,7 +434,7 @@ def test_segmentation_decides_what_the_teacher_can_tell_apart():
 def test_name_and_unknown_strength():
     assert SlicingTeacher().name == "slicing-default"
     assert SlicingTeacher("hard", "plain").name == "slicing-hard-plain"
-    with pytest.raises(DRPError, match="light, default, hard or bare"):
+    with pytest.raises(DRPError, match="light, default, hard, goal or bare"):
         SlicingTeacher("brutal")
 
 
@@ -429,7 +458,7 @@ SENTENCES = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(SENTENCES, min_size=1, max_size=25).map("".join),
-    st.sampled_from([*STRENGTHS, "bare"]),
+    st.sampled_from([*STRENGTHS, "goal", "bare"]),
     st.sampled_from(["skill", "plain", "none"]),
 )
 def test_every_proposal_tiles_and_invents_nothing(reasoning, strength, segmentation):
@@ -458,7 +487,8 @@ def test_hostile_traces(piece):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("strength", "accepted", "kept"), [("default", 0.97, 0.30), ("hard", 0.95, 0.20), ("bare", 0.95, 0.15)]
+    ("strength", "accepted", "kept"),
+    [("default", 0.97, 0.30), ("hard", 0.95, 0.20), ("goal", 0.95, 0.20), ("bare", 0.95, 0.15)],
 )
 def test_real_r1_traces(shared_data, strength, accepted, kept):
     rows = [prune(trace, strength) for trace in traces(shared_data, "gsm8k_test__deepseek-r1")]

@@ -24,8 +24,9 @@ from drp_hf.segment import segment
 from drp_hf.verbose_traces import verbose_trace
 from recipes.experiment.stages import read_settings
 from recipes.study import texts
+from recipes.study.__main__ import learnt_rows
 from recipes.study.arms import FOLDER, choose, read_arms
-from recipes.study.material import StudyConfig, run_recipe
+from recipes.study.material import Material, StudyConfig, run_recipe
 from recipes.study.plots import learnability_plot, pareto_plot
 from recipes.study.results import (
     TESTS,
@@ -77,8 +78,8 @@ def test_unknown_arms_and_settings_are_refused(tmp_path, monkeypatch):
         choose(["drp"], ARMS)
     monkeypatch.setattr("recipes.study.arms.FOLDER", tmp_path)
     (tmp_path / "arms").mkdir()
-    (tmp_path / "arms" / "1_it.yaml").write_text("title: it\nprompt: x\n")
-    with pytest.raises(DRPError, match=r"1_it.yaml has no use for prompt"):
+    (tmp_path / "arms" / "1_it.yaml").write_text("title: it\nlength: x\n")
+    with pytest.raises(DRPError, match=r"1_it.yaml has no use for length"):
         read_arms()
 
 
@@ -158,12 +159,13 @@ def test_what_the_reasoner_fails_more_often_is_learnt_more_often(material):
     assert set(pairs) == set(material.pruned.items())
 
 
-def test_a_question_that_is_asked_twice_in_training_is_so_in_the_tests(material):
-    arm = ARMS["5_drp_taught_reread"]
-    asked = [
-        (arm.evaluate["prompt"].format(question=question), pruned) for question, pruned in material.pruned.items()
+def test_the_prompt_of_an_arm_is_trained_with(tmp_path):
+    material = Material(StudyConfig(output_dir=str(tmp_path), train_problems=3))
+    plain = learnt_rows(ARMS["4_terse"], material)
+    assert learnt_rows(ARMS["4_terse_taught_reread"], material) == [
+        (f"{question} {question}", completion) for question, completion in plain
     ]
-    assert list(getattr(texts, arm.texts)(material)) == asked
+    assert len(plain) == 3
 
 
 def test_terse_solutions_are_the_equations(material):
@@ -318,6 +320,8 @@ def test_a_study_runs_and_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert set(read_results(tmp_path / "results")) == set(KINDS)
     assert all(ARMS[name].title in done.stdout for name in KINDS)
+    asked = yaml.safe_load((tmp_path / "run" / "answers" / "5_drp_reread-0.evaluate.yaml").read_text())
+    assert asked["prompt"] == ARMS["5_drp_reread"].prompt
     before = {file.name: file.stat().st_mtime_ns for file in Path(tmp_path / "results").iterdir()}
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 0 and again.stdout and done.stdout.endswith(again.stdout)

@@ -77,7 +77,8 @@ class PruneConfig:
             server), `"vllm"` (a model in this process) or `"batch"` (a provider's batch API). A server's key comes
             from the environment variable `OPENAI_API_KEY`.
         strength (`str`, *optional*, defaults to `"default"`):
-            How much goes: `"light"`, `"default"`, `"hard"`, or `"bare"`, which leaves formulas.
+            How much goes: `"light"`, `"default"`, `"hard"`, `"goal"`, which says first what is to be found, or
+            `"bare"`, which leaves formulas.
         segmentation (`str`, *optional*, defaults to `"skill"`):
             `"skill"` for skill-aware steps, `"plain"` for steps without skills, `"none"` to rewrite the trace as a
             whole.
@@ -145,7 +146,7 @@ class PruneConfig:
     teacher: Literal["slicing", "chat", "vllm", "batch"] = field(
         default="slicing", metadata={"help": "Who decides the steps."}
     )
-    strength: Literal["light", "default", "hard", "bare"] = field(
+    strength: Literal["light", "default", "hard", "goal", "bare"] = field(
         default="default", metadata={"help": "How much goes."}
     )
     segmentation: Literal["none", "plain", "skill"] = field(

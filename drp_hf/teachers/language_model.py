@@ -27,7 +27,7 @@ class LanguageModelTeacher(Teacher):
         model: name of the language model.
         count_tokens: tokens of a text, to keep windows within the context.
         protocol: `compact` or `paper`.
-        strength: how much explanation stays: `light`, `default`, `hard` or `bare`.
+        strength: how much explanation stays: `light`, `default`, `hard`, `goal` or `bare`.
         segmentation: `skill`, `plain` (steps without skills) or `none` (rewritten as a whole).
         temperature: 0 is greedy.
         max_tokens: a reply is cut after so many tokens.

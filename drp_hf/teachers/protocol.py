@@ -44,6 +44,8 @@ STRENGTHS = {
     "light": "Prune lightly: delete what is clearly redundant, and keep the explanations between computations.",
     "default": "Keep every needed computation with a short word on what it is for; everything else goes.",
     "hard": "Prune hard: keep only the computations that the answer depends on, as tersely as they can be followed.",
+    "goal": "Keep what is to be found, in a few words, and then only the computations that the answer depends on, as tersely "
+    "as they can be followed; leave out an end that only repeats the last result.",
     "bare": "Keep what is to be found, in one sentence, and of every needed computation its formula alone.",
 }
 RESULT = """\
@@ -107,7 +109,7 @@ class CompactProtocol:
     """One call: numbered units in, unit ranges with skill and action out, new text for COMPRESS and MERGE alone.
 
     Args:
-        strength: how much explanation stays: `light`, `default`, `hard` or `bare`.
+        strength: how much explanation stays: `light`, `default`, `hard`, `goal` or `bare`.
         segmentation: `skill` for skill-aware steps, `plain` for steps without skills, `none` for a trace that is
             rewritten as a whole (the paper's ablation).
         max_tokens: a reply is cut after so many tokens.

@@ -65,6 +65,15 @@ _OPERATOR = re.compile(r"\d.*?[-+*/×·⋅÷–−\\{].*?\d", re.DOTALL)
 
 _DISPLAYED = re.compile(r"\\[\[(]|\\begin|\$\$")
 _FORMULA = re.compile(rf"(?:{_ARITHMETIC.pattern}|=)+")
+# "I need to find out how many …", "let's try to determine the …", "the question is asking what …"
+_SEEKING = re.compile(
+    r"(?:(?:i|we)(?:'m|'re| am| are)? (?:(?:need|have|want|trying|supposed|going|should|just) ?)+(?:to )?"
+    r"|(?:let me|let's) (?:try to )?"
+    r"|the (?:problem|question|task|goal) (?:is |here |asks |asking |wants |me |us |for |to )*)"
+    r"(?:(?:find out|find|figure out|determine|work out|calculate|compute) (?=\w)"
+    r"|(?:(?:think about|know|see) )?(?=(?:how|what|the|which|when|where|who)\b))",
+    re.IGNORECASE,
+)
 _LONGEST = 2000
 """Characters; what is longer is no sentence."""
 _MOST_SIDES = 20
@@ -181,3 +190,16 @@ def formulas(text: str) -> str | None:
     found = [run for run in runs if _OPERATOR.search(run.partition("=")[0]) and run.partition("=")[2].strip()]
     stated = sum(equation.stated for equation in read(text).equations)
     return f"{', '.join(found)}." if found and len(found) == stated else None
+
+
+def goal(text: str) -> str | None:
+    """What is to be found, shortly ("I need to find out how many are left." gives "Find how many are left.").
+
+    Args:
+        text: a sentence that says so.
+
+    Returns:
+        None where it says so in other words.
+    """
+    seeking = _SEEKING.match(text)
+    return f"Find {text[seeking.end() :]}" if seeking else None

@@ -14,15 +14,15 @@ No model, no randomness: the same trace gives the same steps. In order:
 4. **Goal**. Of the units that derive the answer, the first that looks like an arrival (it speaks of what was asked,
    concludes, is followed by doubt or by the end) and whose chain uses most of the question's numbers: a value that only
    happens to equal the answer does not. The slice is its chain, and the sentence that states the answer.
-5. **Explain**. `hard` keeps the slice, and after a bare formula the sentence that says what it means. `bare` adds what is
-   to be found, where the trace says so before it computes. `default` adds to `hard` the sentence before each computation
+5. **Explain**. `hard` keeps the slice, and after a bare formula the sentence that says what it means. `goal` and `bare`
+   add what is to be found, where the trace says so before it computes. `default` adds to `hard` the sentence before each computation
    that says what is computed and why. `light` adds all other statements on the way. Explanations with a number that
    nothing kept has stated stay out, and so do repetitions.
 6. **Tell** (`telling.py`, `rewriting.py`). Fillers, announcements and asides go (COMPRESS); a computation that is
    announced in one sentence and done in another becomes one (MERGE). Mental arithmetic with numbers from nowhere goes,
-   too: "8 * 45. 8 * 40 is 320, 8 * 5 is 40, so 360" and "8 * 45 = 320 + 40 = 360" become "8 * 45 = 360". `bare` leaves
-   nothing of a computation but its formula, and drops an end that only repeats the last result. What is fine stays byte
-   for byte (KEEP); the rest, re-reading, re-checking, repeated derivations, abandoned branches, self-talk, is DELETEd.
+   too: "8 * 45. 8 * 40 is 320, 8 * 5 is 40, so 360" and "8 * 45 = 320 + 40 = 360" become "8 * 45 = 360". `goal` says
+   what is to be found as "Find how many …"; `bare` leaves nothing of a computation but its formula; both drop an end
+   that only repeats the last result. What is fine stays byte for byte (KEEP); the rest, re-reading, re-checking, repeated derivations, abandoned branches, self-talk, is DELETEd.
    Every step has a named skill.
 
 Where there is no chain of arithmetic to the answer, or the mathematics is symbolic (powers, roots, functions, a question
@@ -45,17 +45,19 @@ from drp_hf.teachers.base import Proposal, Teacher
 from drp_hf.teachers.ledger import CONSTANTS, WORD, Ledger, missing
 from drp_hf.teachers.protocol import Segmentation
 from drp_hf.teachers.skills import Role, concludes
-from drp_hf.teachers.telling import bare, find_setup, tell, write_steps
+from drp_hf.teachers.telling import find_setup, formulas_alone, goal_first, tell, write_steps
 
-Strength = Literal["light", "default", "hard", "bare"]
+Strength = Literal["light", "default", "hard", "goal", "bare"]
 _BACKWARD = re.compile(r"(?:so |and |then )?(?:that|this|which|these|those|it)(?:'s|\b)", re.IGNORECASE)
 _MILDER = {
     "bare": ("bare", "hard", "default", "light"),
+    "goal": ("goal", "hard", "default", "light"),
     "hard": ("hard", "default", "light"),
     "default": ("default", "light"),
     "light": ("light",),
 }
-_HARD = ("hard", "bare")
+_HARD = ("hard", "goal", "bare")
+_RETOLD = {"goal": goal_first, "bare": formulas_alone}
 _MOST_GOALS = 50
 _FIRST = 8
 """Units in which a reasoning says what it is after."""
@@ -141,15 +143,16 @@ class SlicingTeacher(Teacher):
     """Prunes without a model, by slicing backward from the answer (the module's docstring explains how).
 
     Args:
-        strength: how much explanation around the needed computations stays: `light`, `default`, `hard`, or
-            `bare`, what is to be found and formulas.
+        strength: how much explanation around the needed computations stays: `light`, `default`, `hard`; `goal`, as
+            `hard`, but with what is to be found at the start and nothing repeated at the end; or `bare`, what is to be
+            found and formulas.
         segmentation: `skill`; `plain`, which goes by values alone, blind to the part that a unit's words say it plays;
             or `none`, which knows no steps, and shortens the trace up to the answer as a whole.
     """
 
     def __init__(self, strength: Strength = "default", segmentation: Segmentation = "skill") -> None:
         if strength not in _MILDER:
-            raise DRPError(f"strength must be light, default, hard or bare, not {strength!r}.")
+            raise DRPError(f"strength must be light, default, hard, goal or bare, not {strength!r}.")
         self.strength = strength
         self.segmentation = segmentation
         self.name = f"slicing-{strength}" + (f"-{segmentation}" if segmentation != "skill" else "")
@@ -169,7 +172,8 @@ class SlicingTeacher(Teacher):
             for strength in _MILDER[self.strength]:
                 pieces = tell(ledger, _select(ledger, goal, needed, strength), strength in _HARD)
                 note = "" if strength == self.strength else f"milder slice ({strength})"
-                yield Proposal(write_steps(ledger, bare(ledger, pieces) if strength == "bare" else pieces), note)
+                retell = _RETOLD.get(strength)
+                yield Proposal(write_steps(ledger, retell(ledger, pieces) if retell else pieces), note)
         why = "no chain of arithmetic to the answer" if sliced is None else "slice failed"
         cut = _first_answer(ledger)
         everything = list(range(cut + 1))
@@ -232,7 +236,7 @@ def _select(ledger: Ledger, goal: Goal, needed: frozenset[int], strength: Streng
             kept |= _before(ledger, index, kept)
         kept |= _after(ledger, index, kept, strength in _HARD)
         kept |= _opening(ledger, index)
-    if strength == "bare":
+    if strength in _RETOLD:
         kept |= _aim(ledger, min(needed))
     kept = [index for index in sorted(kept) if index <= goal.statement]
     lacking = {index for index, _ in missing(ledger, kept)}

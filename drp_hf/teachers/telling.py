@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from drp_hf.records import Action, Step
 from drp_hf.teachers.ledger import CONSTANTS, Ledger, hundredths
 from drp_hf.teachers.quantities import read
-from drp_hf.teachers.rewriting import fewer_sides, first_side, formulas, tidy
+from drp_hf.teachers.rewriting import fewer_sides, first_side, formulas, goal, tidy
 from drp_hf.teachers.skills import Role, skill
 
 
@@ -52,14 +52,24 @@ def tell(ledger: Ledger, kept: list[int], hard: bool | None) -> list[Piece]:
     return pieces
 
 
-def bare(ledger: Ledger, pieces: list[Piece]) -> list[Piece]:
+def formulas_alone(ledger: Ledger, pieces: list[Piece]) -> list[Piece]:
     """Leaves of computations their formulas, and out the end that only repeats what the last of them gives."""
-    told = [replace(piece, text=formulas(piece.text) or piece.text) for piece in pieces]
-    if len(told) > 1 and not read(told[-1].text).equations:
-        before = read(told[-2].text).equations
+    return _without_echo(ledger, [replace(piece, text=formulas(piece.text) or piece.text) for piece in pieces])
+
+
+def goal_first(ledger: Ledger, pieces: list[Piece]) -> list[Piece]:
+    """Says shortly what is to be found, and leaves out the end that only repeats what the last computation gives."""
+    first, *rest = pieces
+    sought = goal(first.text) if not read(first.text).equations else None
+    return _without_echo(ledger, [replace(first, text=sought or first.text), *rest])
+
+
+def _without_echo(ledger: Ledger, pieces: list[Piece]) -> list[Piece]:
+    if len(pieces) > 1 and not read(pieces[-1].text).equations:
+        before = read(pieces[-2].text).equations
         if before and before[-1].value == ledger.gold:
-            told.pop()
-    return told
+            return pieces[:-1]
+    return pieces
 
 
 def _without_small_steps(ledger: Ledger, kept: list[int], at: int, known: set[float]) -> tuple[int, int, str] | None:

@@ -26,7 +26,7 @@ from drp_hf.provenance import fingerprint, versions
 from drp_hf.store import content_key
 from recipes.experiment.stages import is_trained, training_figures
 from recipes.study.arms import Arm, choose, read_arms
-from recipes.study.material import Material, StudyConfig, run_recipe
+from recipes.study.material import Material, StudyConfig, read_pairs, run_recipe
 from recipes.study.results import (
     REASONER_ARM,
     REPEATS,
@@ -83,7 +83,8 @@ def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) ->
     if arm.budget_of:
         answers = cut_answers(arm, material, arms)
     else:
-        answers = whole_answers(evaluate(f"{arm.name}-{seed}", model, material, **arm.evaluate))
+        asked = {"prompt": arm.prompt} if arm.prompt else {}
+        answers = whole_answers(evaluate(f"{arm.name}-{seed}", model, material, **asked))
     made = {
         "command": shlex.join(["python", "-m", "recipes.study", *sys.argv[1:]]),
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
@@ -115,16 +116,14 @@ def train(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) -> P
 
 def learnt_from(arm: Arm, material: Material) -> Path:
     """The data set of an arm."""
-    return material.texts(arm.texts) if arm.texts else material.corpus(arm.prune)
+    dataset = material.texts(arm.texts) if arm.texts else material.corpus(arm.prune)
+    return material.prompted(dataset, arm.prompt) if arm.prompt else dataset
 
 
 def learnt_rows(arm: Arm, material: Material) -> list[tuple[str, str]]:
     """Questions and completions that an arm trains on."""
-    from datasets import load_dataset
-
     view = "masked-raw" if arm.sft.get("loss_scope") == "masked-raw" else None
-    rows = load_dataset(str(learnt_from(arm, material)), view, split="train")
-    return [(row["prompt"][-1]["content"], row["completion"][-1]["content"]) for row in rows]
+    return read_pairs(learnt_from(arm, material), view)
 
 
 def nll(rows: Sequence[tuple[str, str]], key: str, material: Material) -> float:

@@ -32,11 +32,11 @@ class Arm:
         texts: what it is trained on, by the name of a function in `recipes.study.texts`.
         prune: what it is trained on, by settings of `drp prune`. Without `texts`,
             `prune`, `after` and `student_of` nothing is trained.
+        prompt: how questions are put, with `{question}`, in training and in the tests.
         sft: settings of `drp sft` over those in `sft.yaml`.
         after: arm whose student is trained further, with DPO on the same corpus.
         dpo: settings of `drp dpo` over those in `dpo.yaml`, for that.
         student_of: arm whose student is asked, and none trained here.
-        evaluate: settings of `drp evaluate` over those in `evaluate.yaml`.
         budget_of: arm whose mean length the reasoning is cut at, the answer forced.
     """
 
@@ -44,11 +44,11 @@ class Arm:
     title: str
     texts: str | None = None
     prune: Mapping[str, Any] | None = None
+    prompt: str | None = None
     sft: Mapping[str, Any] = field(default_factory=dict)
     after: str | None = None
     dpo: Mapping[str, Any] = field(default_factory=dict)
     student_of: str | None = None
-    evaluate: Mapping[str, Any] = field(default_factory=dict)
     budget_of: str | None = None
 
     @property

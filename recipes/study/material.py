@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,7 @@ from drp_hf.benchmarks import read_benchmark
 from drp_hf.commands.generating import write_json_lines
 from drp_hf.corpus.reading import read_traces
 from drp_hf.embedded import REASONER
+from drp_hf.engines.base import QUESTION
 from drp_hf.models import load_tokenizer
 from drp_hf.problems import WordProblem, generate
 from drp_hf.pruning import judge
@@ -179,10 +180,7 @@ class Material:
     @cached_property
     def pruned(self) -> dict[str, str]:
         """The pruned completions, by question."""
-        from datasets import load_dataset
-
-        rows = load_dataset(str(self.corpus({})), split="train")
-        return {row["prompt"][-1]["content"]: row["completion"][-1]["content"] for row in rows}
+        return dict(read_pairs(self.corpus({})))
 
     @cached_property
     def pruned_lengths(self) -> dict[str, int]:
@@ -197,6 +195,21 @@ class Material:
         """
         from recipes.study import texts
 
+        return self._conversations(name, lambda: getattr(texts, name)(self))
+
+    def prompted(self, dataset: Path, prompt: str) -> Path:
+        """A data set with its questions put in another way.
+
+        Args:
+            dataset: what `corpus` or `texts` gave.
+            prompt: with `{question}`.
+        """
+        return self._conversations(
+            f"{dataset.name}-{content_key(prompt)[:8]}",
+            lambda: ((prompt.replace(QUESTION, question), completion) for question, completion in read_pairs(dataset)),
+        )
+
+    def _conversations(self, name: str, pairs: Callable[[], Iterable[tuple[str, str]]]) -> Path:
         folder = self.folder / "texts" / name
         if not (folder / "train.jsonl").exists():
             rows = [
@@ -204,7 +217,20 @@ class Material:
                     "prompt": [{"role": "user", "content": question}],
                     "completion": [{"role": "assistant", "content": completion}],
                 }
-                for question, completion in getattr(texts, name)(self)
+                for question, completion in pairs()
             ]
             self._write(f"texts/{name}/train.jsonl", rows)
         return folder
+
+
+def read_pairs(dataset: Path, view: str | None = None) -> list[tuple[str, str]]:
+    """Questions and completions of a data set of conversations.
+
+    Args:
+        dataset: its folder.
+        view: of a corpus; the first if not given.
+    """
+    from datasets import load_dataset
+
+    rows = load_dataset(str(dataset), view, split="train")
+    return [(row["prompt"][-1]["content"], row["completion"][-1]["content"]) for row in rows]

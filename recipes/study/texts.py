@@ -101,11 +101,6 @@ def pruned_by_failures(material: Material) -> Pairs:
             yield from [(problem.question, pruned[problem.question])] * (1 + failures)
 
 
-def pruned_asked_twice(material: Material) -> Pairs:
-    """The pruned traces, each after its question asked twice (RE2, 2309.06275)."""
-    return ((f"{question} {question}", pruned) for question, pruned in material.pruned.items())
-
-
 def completion(trace: Trace, reasoning: str) -> str:
     """A shortened trace as it is trained: like a pruned one, it ends with the plain answer."""
     return render_output(reasoning.strip(), final_response(trace.answer))
