@@ -18,6 +18,8 @@ EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The model whose weights, of 4 bits each, the package has."""
 REASONER = "quickstart-reasoner"
 STUDENT = "quickstart-student"
+STUDENT_PROMPT = "{question} {question}"
+"""How the student was taught to be asked (RE2, 2309.06275)."""
 ADAPTERS = {REASONER: "reasoner", STUDENT: "student"}
 """Folders in this package's `assets`."""
 NAMES = (EMBEDDED, *ADAPTERS)

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig
 
-from drp_hf.commands.sft import SFTArguments, main
+from drp_hf.commands.sft import SFTArguments, add_answers, main
+from drp_hf.commands.training import load_rows
 from drp_hf.corpus.builder import SAMPLE_DIR
 from drp_hf.drp_config import DRPConfig
 from drp_hf.errors import DRPError
@@ -112,6 +114,50 @@ def test_mistakes_are_told_before_training(corpus, student, tmp_path, changes, m
 def test_a_folder_without_data(student, tmp_path):
     with pytest.raises(DRPError, match="cannot be loaded"):
         main(*configs(tmp_path, student, tmp_path))
+
+
+def test_questions_are_put_as_the_prompt_says(corpus):
+    plain = load_rows(SFTArguments(str(corpus)))
+    twice = load_rows(SFTArguments(str(corpus), prompt="{question} {question}"))
+    assert twice[3]["prompt"] == [{"role": "user", "content": "What is 3 + 1? What is 3 + 1?"}]
+    assert twice.remove_columns("prompt").to_list() == plain.remove_columns("prompt").to_list()
+
+
+def test_only_the_last_message_and_plain_texts_are_put_as_the_prompt_says(tmp_path):
+    system = {"role": "system", "content": "Be brief."}
+    for name, prompt in (("chat", [system, {"role": "user", "content": "2?"}]), ("text", "2?")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.jsonl").write_text(json.dumps({"prompt": prompt, "completion": "2"}))
+    chat, text = (
+        load_rows(SFTArguments(str(tmp_path / name), prompt="\\boxed{}: {question}")) for name in ("chat", "text")
+    )
+    assert chat[0]["prompt"] == [system, {"role": "user", "content": "\\boxed{}: 2?"}]
+    assert text[0]["prompt"] == "\\boxed{}: 2?"
+
+
+def test_held_out_problems_are_asked_as_the_prompt_says(tmp_path, monkeypatch):
+    (tmp_path / "problems.jsonl").write_text('{"question": "2 + 3?", "answer": "5"}\n')
+    asked = []
+    monkeypatch.setattr(
+        "drp_hf.answers_callback.AnswersCallback", lambda trainer, problems, every, max_tokens: problems
+    )
+    arguments = SFTArguments("d", prompt="{question} Say.", answers_problems=str(tmp_path / "problems.jsonl"))
+    add_answers(SimpleNamespace(add_callback=asked.extend), arguments)
+    assert [problem.question for problem in asked] == ["2 + 3? Say."]
+
+
+@pytest.mark.parametrize("empty", ["", []])
+def test_an_empty_prompt_stays_empty(tmp_path, empty):
+    (tmp_path / "train.jsonl").write_text(json.dumps({"prompt": empty, "completion": "2"}))
+    assert load_rows(SFTArguments(str(tmp_path), prompt="{question} {question}"))[0]["prompt"] == empty
+
+
+def test_a_prompt_that_cannot_be_used(corpus, tmp_path):
+    with pytest.raises(DRPError, match=r"'Think\.' has no place for the question"):
+        load_rows(SFTArguments(str(corpus), prompt="Think."))
+    (tmp_path / "train.jsonl").write_text('{"text": "2"}')
+    with pytest.raises(DRPError, match=f"{tmp_path} has no column prompt: leave the option prompt out"):
+        load_rows(SFTArguments(str(tmp_path), prompt="{question} {question}"))
 
 
 FEW_STEPS = {

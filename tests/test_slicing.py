@@ -211,6 +211,8 @@ def test_goal_says_first_what_is_to_be_found_and_repeats_nothing():
         ("Let's try to figure out at what speed she walks.", "Find at what speed she walks."),
         ("Let me think about the total cost.", "Find the total cost."),
         ("The question is asking how long he walks.", "Find how long he walks."),
+        ("I should find the rest.", "Find the rest."),
+        ("I have the total, and the question is how many.", None),
         ("The question is how much he pays.", "Find how much he pays."),
         ("The question is, how much does it weigh?", None),
         ("The question says that she has 4 roommates.", None),

@@ -1,8 +1,11 @@
 """A student as a publication: what is in it, what is not, and what its card says."""
 
+import ast
 import json
 import os
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -174,6 +177,22 @@ def test_the_card(adapter, corpus, tmp_path):
     parsed = parse((SFTArguments, DRPConfig, ModelConfig), ["--config", str(tmp_path / "settings.yaml"), *HERE])
     assert parsed[1].learning_rate == 1e-2 and parsed[2].lora_r == 4
     assert str(corpus.parent) not in str(card) and "What it does has not been measured here." in text
+
+
+def test_the_card_of_a_student_that_wants_its_questions_put_in_other_words(whole, tmp_path):
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    run = json.loads((folder / "run.json").read_text())
+    plain = card_of(student_publication(folder, "me/student", tmp_path / "plain")).text
+    run["config"]["arguments"]["prompt"] = '{question}\nSay "so".'
+    (folder / "run.json").write_text(json.dumps(run))
+    text = card_of(student_publication(folder, "me/student", tmp_path / "work")).text
+    question = "A box has 12 pencils. How many pencils are in 7 boxes?"
+    for card, asked in ((plain, question), (text, f'{question}\nSay "so".')):
+        written = re.findall(r"^messages = (\[.*\])$", card, re.MULTILINE)
+        assert [ast.literal_eval(each) for each in written] == [[{"role": "user", "content": asked}]] * 2
+    assert "put yours in the same way" in text and "put yours in the same way" not in plain
+    settings = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    assert settings["prompt"] == run["config"]["arguments"]["prompt"]
 
 
 def test_results_plots_and_the_leaderboard_s_file(whole, tmp_path, caplog):

@@ -17,6 +17,7 @@ from drp_hf.commands.parsing import parse
 from drp_hf.commands.prune import PruneConfig, check
 from drp_hf.commands.sft import SFTArguments
 from drp_hf.drp_config import DRPConfig
+from drp_hf.embedded import STUDENT_PROMPT
 from drp_hf.errors import DRPError
 from drp_hf.problems import generate
 from drp_hf.records import THINK_CLOSE
@@ -278,13 +279,17 @@ def test_the_readme_s_tables_are_what_the_result_files_say():
         assert table in readme, "put what `python -m recipes.study.table` prints into README.md"
 
 
+RELEASED = "5_drp_goal_taught_reread"
+
+
 def test_the_released_student_s_card_says_what_its_result_file_says():
     rows = (ROOT / "model_cards" / "quickstart_student.md").read_text(encoding="utf-8").splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")][2:] for row in rows if row.startswith("| ")][1:]
-    models = [read_result(result_file(FOLDER / "results", arm, 0)) for arm in ("1_reasoner", "5_drp")]
+    models = [read_result(result_file(FOLDER / "results", arm, 0)) for arm in ("1_reasoner", RELEASED)]
     for test, (right, tokens) in zip(("heldout", "unseen"), (cells[:2], cells[2:]), strict=True):
         assert right == [f"{100 * model.tests[test].right.mean():.1f} %" for model in models]
         assert tokens == [f"{model.tests[test].tokens.mean():.0f}" for model in models]
+    assert ARMS[RELEASED].prompt == STUDENT_PROMPT
 
 
 def test_without_the_reasoner_there_is_nothing_to_compare_with():

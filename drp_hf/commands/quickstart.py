@@ -16,7 +16,7 @@ from rich.console import Console
 
 from drp_hf.commands import evaluate, problems, prune, report, rollout, sft
 from drp_hf.commands.parsing import parse, run
-from drp_hf.embedded import REASONER, STUDENT
+from drp_hf.embedded import REASONER, STUDENT, STUDENT_PROMPT
 
 
 @dataclass
@@ -74,18 +74,18 @@ def main(config: QuickstartConfig) -> Path:
         problems.main(problems.ProblemsConfig(str(run_dir / f"{split}.jsonl"), count, split, config.seed + 1))
         for split, count in (("train", config.train_problems), ("test", config.test_problems))
     )
+    before = run_dir / "before"
+    of_student = {"baseline": before}
     if config.student == "released":
         student, corpus, after, page = STUDENT, None, run_dir / "released", run_dir / "released.html"
+        of_student["prompt"] = STUDENT_PROMPT
     else:
         student, corpus = train_student(config, train)
         after, page = run_dir / "after", run_dir / "report.html"
     heading("evaluate: reasoner and student on held-out problems")
-    before = run_dir / "before"
-    for model, output_dir, baseline in ((REASONER, before, {}), (student, after, {"baseline": before})):
+    for model, output_dir, own in ((REASONER, before, {}), (student, after, of_student)):
         evaluate.main(
-            settings(
-                evaluate.EvaluateConfig, "evaluate", benchmarks=test, model=model, output_dir=output_dir, **baseline
-            )
+            settings(evaluate.EvaluateConfig, "evaluate", benchmarks=test, model=model, output_dir=output_dir, **own)
         )
     heading("report")
     return report.main(report.ReportConfig([str(before), str(after)], corpus, str(page)))

@@ -21,6 +21,7 @@ from drp_hf.commands.training import (
     logged,
     train_and_save,
 )
+from drp_hf.engines.base import put
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -103,8 +104,9 @@ def add_answers(trainer: DRPTrainer, arguments: SFTArguments) -> None:
     from drp_hf.corpus.reading import read_problems
 
     problems = read_problems(arguments.answers_problems)[: arguments.answers_count]
+    asked = [replace(problem, question=put(problem.question, arguments.prompt)) for problem in problems]
     trainer.add_callback(
-        AnswersCallback(trainer, problems, arguments.answers_every, max_tokens=arguments.answers_max_tokens)
+        AnswersCallback(trainer, asked, arguments.answers_every, max_tokens=arguments.answers_max_tokens)
     )
 
 

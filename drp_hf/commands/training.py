@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from drp_hf.commands.push import tell
+from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
 from drp_hf.hub.student import MERGED
 from drp_hf.hub.student_run import read_run
@@ -44,6 +45,9 @@ class StudentArguments:
             Configuration of the data set; its default one (for a corpus `sft`) if not given.
         dataset_split (`str`, *optional*, defaults to `"train"`):
             Split to train on.
+        prompt (`str`, *optional*, defaults to `"{question}"`):
+            The user's message, with `{question}` for what the row asks. Put questions to the student in the same way:
+            `drp evaluate` has the same option.
 
         > Parameters that control what is saved
 
@@ -56,6 +60,7 @@ class StudentArguments:
         default=None, metadata={"help": "Configuration of the data set; its default one if not given."}
     )
     dataset_split: str = field(default="train", metadata={"help": "Split to train on."})
+    prompt: str = field(default=QUESTION, metadata={"help": "The user's message, with {question} in it."})
     merge: bool = field(default=False, metadata={"help": "Also save the adapter merged into its base."})
 
 
@@ -87,18 +92,35 @@ def load_rows(arguments: StudentArguments) -> Dataset:
     """The rows to train on.
 
     Raises:
-        DRPError: no such data set, configuration or split, or it cannot be read.
+        DRPError: no such data set, configuration or split, it cannot be read, or it has no questions that `prompt`
+            could put in other words.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
 
     try:
-        return load_dataset(arguments.dataset, arguments.dataset_config, split=arguments.dataset_split)
+        rows = load_dataset(arguments.dataset, arguments.dataset_config, split=arguments.dataset_split)
     except DRPError:
         raise
     except (OSError, ValueError, DatasetGenerationError) as error:
         cause = " ".join(str(error.__cause__ or error).split())
         raise DRPError(f"The data set {arguments.dataset} cannot be loaded: {cause}") from error
+    if arguments.prompt == QUESTION:
+        return rows
+    if "prompt" not in rows.column_names:
+        raise DRPError(f"{arguments.dataset} has no column prompt: leave the option prompt out.")
+    return rows.map(_ask, fn_kwargs={"prompt": arguments.prompt}, desc="Questions put as the prompt says")
+
+
+def _ask(row: dict[str, Any], prompt: str) -> dict[str, Any]:
+    asked = row["prompt"]
+    # An empty one stays so: the trainer refuses it, with its row's number.
+    if asked and isinstance(asked, str):
+        asked = put(asked, prompt)
+    elif asked:
+        *before, user = asked
+        asked = [*before, {**user, "content": put(user["content"], prompt)}]
+    return {"prompt": asked}
 
 
 def load_student(

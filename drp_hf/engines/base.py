@@ -238,11 +238,20 @@ def chat_messages(question: str, prompt: str = QUESTION, system: str | None = No
     Raises:
         DRPError: the prompt has no place for the question.
     """
+    user = {"role": "user", "content": put(question, prompt)}
+    return [user] if system is None else [{"role": "system", "content": system}, user]
+
+
+def put(question: str, prompt: str) -> str:
+    """The user's message that asks a question.
+
+    Raises:
+        DRPError: the prompt has no place for the question.
+    """
     if QUESTION not in prompt:
         raise DRPError(f"The prompt {prompt!r} has no place for the question: write {QUESTION} where it shall stand.")
     # Not `str.format`: prompts for mathematics hold braces of their own, as in \boxed{}.
-    user = {"role": "user", "content": prompt.replace(QUESTION, question)}
-    return [user] if system is None else [{"role": "system", "content": system}, user]
+    return prompt.replace(QUESTION, question)
 
 
 def prefilled(prompt: str) -> str:

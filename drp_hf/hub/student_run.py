@@ -13,6 +13,7 @@ import yaml
 from huggingface_hub import HfApi
 
 from drp_hf.embedded import EMBEDDED, EMBEDDED_ON_HUB, NAMES
+from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
 from drp_hf.hub.remote import NO_ANSWER
 
@@ -39,6 +40,7 @@ class Student:
         corpus: what it was trained on: a data set of the Hub, or the name of a folder; None where that is not known.
         corpus_on_hub: whether it is the former.
         corpus_view: the configuration.
+        prompt: the user's message that it was trained with, with `{question}` in it.
         corpus_revision: the commit of the data set, or the fingerprint of the folder.
         training: the trainer's settings that differ from the defaults.
         model: the settings of model and adapter that differ from the defaults.
@@ -53,6 +55,7 @@ class Student:
     corpus: str | None = None
     corpus_on_hub: bool = False
     corpus_view: str | None = None
+    prompt: str = QUESTION
     corpus_revision: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -69,8 +72,13 @@ class Student:
         """What differs from the defaults, as YAML that `drp sft --config` reads; the folder to write is left open."""
         asked = {"model_name_or_path": self.trained_from, "model_revision": self.base_revision}
         asked |= {"dataset": self.corpus, "dataset_config": self.corpus_view}
+        asked |= {"prompt": _unless(self.prompt, QUESTION)}
         given = {name: value for name, value in asked.items() if value is not None}
         return yaml.safe_dump({**given, **self.model, **self.training}, sort_keys=False, allow_unicode=True).strip()
+
+    def asked(self, question: str) -> str:
+        """The user's message that asks a question, as a Python string."""
+        return json.dumps(put(question, self.prompt), ensure_ascii=False)
 
     def rows(self) -> list[tuple[str, str]]:
         """The main settings, for people."""
@@ -150,6 +158,7 @@ def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = No
         corpus=corpus or (Path(data_set).name if local else data_set),
         corpus_on_hub=corpus is not None or (data_set is not None and not local),
         corpus_view=arguments.get("dataset_config"),
+        prompt=arguments.get("prompt", QUESTION),
         corpus_revision=inputs.get(data_set) or None,
         training=_differing(training, DRPConfig if run["stage"] == "sft" else DPOConfig),
         model=_differing(model, ModelConfig),

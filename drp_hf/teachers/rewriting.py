@@ -67,7 +67,7 @@ _DISPLAYED = re.compile(r"\\[\[(]|\\begin|\$\$")
 _FORMULA = re.compile(rf"(?:{_ARITHMETIC.pattern}|=)+")
 # "I need to find out how many …", "let's try to determine the …", "the question is asking what …"
 _SEEKING = re.compile(
-    r"(?:(?:i|we)(?:'m|'re| am| are)? (?:(?:need|have|want|trying|supposed|going|should|just) ?)+(?:to )?"
+    r"(?:(?:i|we)(?:'m|'re| am| are)? (?:(?:just|need|have|want|trying|supposed|going) )+to |(?:i|we) should "
     r"|(?:let me|let's) (?:try to )?"
     r"|the (?:problem|question|task|goal) (?:is |here |asks |asking |wants |me |us |for |to )*)"
     r"(?:(?:find out|find|figure out|determine|work out|calculate|compute) (?=\w)"

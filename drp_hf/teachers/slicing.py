@@ -15,15 +15,15 @@ No model, no randomness: the same trace gives the same steps. In order:
    concludes, is followed by doubt or by the end) and whose chain uses most of the question's numbers: a value that only
    happens to equal the answer does not. The slice is its chain, and the sentence that states the answer.
 5. **Explain**. `hard` keeps the slice, and after a bare formula the sentence that says what it means. `goal` and `bare`
-   add what is to be found, where the trace says so before it computes. `default` adds to `hard` the sentence before each computation
-   that says what is computed and why. `light` adds all other statements on the way. Explanations with a number that
-   nothing kept has stated stay out, and so do repetitions.
+   add what is to be found, where the trace says so before it computes. `default` adds to `hard` the sentence before
+   each computation that says what is computed and why. `light` adds all other statements on the way. Explanations with
+   a number that nothing kept has stated stay out, and so do repetitions.
 6. **Tell** (`telling.py`, `rewriting.py`). Fillers, announcements and asides go (COMPRESS); a computation that is
    announced in one sentence and done in another becomes one (MERGE). Mental arithmetic with numbers from nowhere goes,
    too: "8 * 45. 8 * 40 is 320, 8 * 5 is 40, so 360" and "8 * 45 = 320 + 40 = 360" become "8 * 45 = 360". `goal` says
    what is to be found as "Find how many …"; `bare` leaves nothing of a computation but its formula; both drop an end
-   that only repeats the last result. What is fine stays byte for byte (KEEP); the rest, re-reading, re-checking, repeated derivations, abandoned branches, self-talk, is DELETEd.
-   Every step has a named skill.
+   that only repeats the last result. What is fine stays byte for byte (KEEP); the rest, re-reading, re-checking, repeated
+   derivations, abandoned branches, self-talk, is DELETEd. Every step has a named skill.
 
 Where there is no chain of arithmetic to the answer, or the mathematics is symbolic (powers, roots, functions, a question
 in LaTeX), values do not show what depends on what. Then the teacher cuts after the first unit that states the right

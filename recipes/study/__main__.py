@@ -18,6 +18,7 @@ from rich.console import Console
 from drp_hf.budget_forcing import FORCED_END
 from drp_hf.commands.parsing import parse, run
 from drp_hf.embedded import REASONER
+from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
 from drp_hf.evaluations import read_evaluation
 from drp_hf.likelihood import Likelihood
@@ -83,8 +84,7 @@ def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) ->
     if arm.budget_of:
         answers = cut_answers(arm, material, arms)
     else:
-        asked = {"prompt": arm.prompt} if arm.prompt else {}
-        answers = whole_answers(evaluate(f"{arm.name}-{seed}", model, material, **asked))
+        answers = whole_answers(evaluate(f"{arm.name}-{seed}", model, material, **arm.asking))
     made = {
         "command": shlex.join(["python", "-m", "recipes.study", *sys.argv[1:]]),
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
@@ -106,24 +106,24 @@ def train(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) -> P
     if is_trained(student):
         return student
     if arm.after:
-        before = train(arms[arm.after], seed, material, arms)
-        dataset, stage, settings = learnt_from(arms[arm.after], material), "dpo", arm.dpo
+        taught, stage, settings = arms[arm.after], "dpo", arm.dpo
+        before = train(taught, seed, material, arms)
     else:
-        before, dataset, stage, settings = REASONER, learnt_from(arm, material), "sft", arm.sft
-    own = {"dataset": str(dataset), "model_name_or_path": str(before), "seed": seed}
-    return run_recipe(stage, stage, student, {**own, **settings})
+        taught, stage, settings, before = arm, "sft", arm.sft, REASONER
+    own = {"dataset": str(learnt_from(taught, material)), "model_name_or_path": str(before), "seed": seed}
+    return run_recipe(stage, stage, student, {**own, **taught.asking, **settings})
 
 
 def learnt_from(arm: Arm, material: Material) -> Path:
     """The data set of an arm."""
-    dataset = material.texts(arm.texts) if arm.texts else material.corpus(arm.prune)
-    return material.prompted(dataset, arm.prompt) if arm.prompt else dataset
+    return material.texts(arm.texts) if arm.texts else material.corpus(arm.prune)
 
 
 def learnt_rows(arm: Arm, material: Material) -> list[tuple[str, str]]:
     """Questions and completions that an arm trains on."""
     view = "masked-raw" if arm.sft.get("loss_scope") == "masked-raw" else None
-    return read_pairs(learnt_from(arm, material), view)
+    rows = read_pairs(learnt_from(arm, material), view)
+    return [(put(question, arm.prompt or QUESTION), completion) for question, completion in rows]
 
 
 def nll(rows: Sequence[tuple[str, str]], key: str, material: Material) -> float:

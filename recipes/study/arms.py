@@ -60,6 +60,11 @@ class Arm:
         return any(each is not None for each in (self.texts, self.prune, self.after, self.student_of))
 
     @property
+    def asking(self) -> dict[str, str]:
+        """The prompt, as a setting of `drp sft`, `drp dpo` and `drp evaluate`."""
+        return {"prompt": self.prompt} if self.prompt else {}
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Everything that decides what comes of it, as far as it is set."""
         return {name: value for name, value in asdict(self).items() if value is not None and name not in _NAMES}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,6 @@ from drp_hf.benchmarks import read_benchmark
 from drp_hf.commands.generating import write_json_lines
 from drp_hf.corpus.reading import read_traces
 from drp_hf.embedded import REASONER
-from drp_hf.engines.base import QUESTION
 from drp_hf.models import load_tokenizer
 from drp_hf.problems import WordProblem, generate
 from drp_hf.pruning import judge
@@ -195,21 +194,6 @@ class Material:
         """
         from recipes.study import texts
 
-        return self._conversations(name, lambda: getattr(texts, name)(self))
-
-    def prompted(self, dataset: Path, prompt: str) -> Path:
-        """A data set with its questions put in another way.
-
-        Args:
-            dataset: what `corpus` or `texts` gave.
-            prompt: with `{question}`.
-        """
-        return self._conversations(
-            f"{dataset.name}-{content_key(prompt)[:8]}",
-            lambda: ((prompt.replace(QUESTION, question), completion) for question, completion in read_pairs(dataset)),
-        )
-
-    def _conversations(self, name: str, pairs: Callable[[], Iterable[tuple[str, str]]]) -> Path:
         folder = self.folder / "texts" / name
         if not (folder / "train.jsonl").exists():
             rows = [
@@ -217,7 +201,7 @@ class Material:
                     "prompt": [{"role": "user", "content": question}],
                     "completion": [{"role": "assistant", "content": completion}],
                 }
-                for question, completion in pairs()
+                for question, completion in getattr(texts, name)(self)
             ]
             self._write(f"texts/{name}/train.jsonl", rows)
         return folder
