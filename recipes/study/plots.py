@@ -45,7 +45,7 @@ def _panels(
         The PNG file.
     """
     reasoner = reasoner_of(results)
-    with figure("light", 4.6 * len(SHOWN)) as drawn:
+    with figure("light", 8 * len(SHOWN)) as drawn:
         every = drawn.subplots(len(SHOWN), sharex=True)
         labels = []
         for axes, test in zip(every, SHOWN, strict=True):
