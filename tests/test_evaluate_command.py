@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -313,6 +314,19 @@ def test_what_is_answered_at_once(smollm2_tokenizer):
     assert answered(" 28") == Completion(" 28", 30, False)
     assert answered("\n\n\\[ 28 \\]") == Completion("\n\n\\[ 28 \\]", 30, False)
     assert answered(" 28.\n\nWait, 29.") == Completion(" 28.", 4, True)
+
+
+def test_a_prompt_that_the_student_was_not_trained_with_is_said(problems, student, tmp_path, capsys):
+    folder = shutil.copytree(student, tmp_path / "student")
+    run = {"config": {"arguments": {"prompt": "{question} {question}"}}}
+    (folder / "run.json").write_text(json.dumps(run))
+    said = {}
+    for prompt in ("{question}", "{question} {question}"):
+        changes = {"model": str(folder), "prompt": prompt, "limit": 1, "max_tokens": 2}
+        evaluate.main(config(problems, tmp_path / "run", **changes))
+        said[prompt] = capsys.readouterr().err
+    expected = "was trained with the prompt '{question} {question}', and is asked with '{question}'."
+    assert expected in said["{question}"] and "was trained with" not in said["{question} {question}"]
 
 
 def test_missing_think_tags_are_explained():

@@ -21,10 +21,11 @@ from drp_hf.commands.push_student import PushStudentArguments, main
 from drp_hf.commands.sft import SFTArguments
 from drp_hf.commands.sft import main as train
 from drp_hf.drp_config import DRPConfig
+from drp_hf.embedded import EMBEDDED, STUDENT, STUDENT_PROMPT
 from drp_hf.errors import DRPError
 from drp_hf.hub.publication import PICKLES
 from drp_hf.hub.student import student_publication
-from drp_hf.hub.student_run import hub_name, is_local, student_of
+from drp_hf.hub.student_run import hub_name, is_local, student_of, trained_prompt
 from drp_hf.records import final_response, render_output
 from tests.test_eval_results import evaluation
 
@@ -191,6 +192,8 @@ def test_the_card_of_a_student_that_wants_its_questions_put_in_other_words(whole
         written = re.findall(r"^messages = (\[.*\])$", card, re.MULTILINE)
         assert [ast.literal_eval(each) for each in written] == [[{"role": "user", "content": asked}]] * 2
     assert "put yours in the same way" in text and "put yours in the same way" not in plain
+    assert [trained_prompt(str(each)) for each in (whole, folder)] == ["{question}", '{question}\nSay "so".']
+    assert [trained_prompt(name) for name in (STUDENT, EMBEDDED)] == [STUDENT_PROMPT, None]
     settings = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
     assert settings["prompt"] == run["config"]["arguments"]["prompt"]
 

@@ -78,12 +78,15 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     from drp_hf.benchmarks import read_benchmarks
     from drp_hf.evaluations import read_evaluation, results_table, write_evaluation
     from drp_hf.grading import Grader
+    from drp_hf.hub.student_run import trained_prompt
 
     # Read first: what cannot be used is said before anything is generated.
     baseline = read_evaluation(config.baseline) if config.baseline else None
     benchmarks = read_benchmarks(config.benchmarks, config.split, config.limit)
     if baseline:
         _check_baseline(benchmarks, baseline)
+    if (prompt := trained_prompt(config.model)) not in (None, config.prompt):
+        warn(f"{config.model} was trained with the prompt {prompt!r}, and is asked with {config.prompt!r}.")
     output_dir = Path(config.output_dir)
     for benchmark in benchmarks.values():
         if benchmark.repeated:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from huggingface_hub import HfApi
 
-from drp_hf.embedded import EMBEDDED, EMBEDDED_ON_HUB, NAMES
+from drp_hf.embedded import EMBEDDED, EMBEDDED_ON_HUB, NAMES, STUDENT, STUDENT_PROMPT
 from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
 from drp_hf.hub.remote import NO_ANSWER
@@ -118,6 +118,13 @@ def read_run(folder: Path) -> dict[str, Any]:
         return json.loads(file.read_bytes())
     except ValueError as error:
         raise DRPError(f"{file} is not JSON ({error}): mend or remove it.") from error
+
+
+def trained_prompt(model: str) -> str | None:
+    """The user's message that a student was trained with; None where that is not known here."""
+    if model == STUDENT:
+        return STUDENT_PROMPT
+    return read_run(Path(model)).get("config", {}).get("arguments", {}).get("prompt")
 
 
 def checkpoint_step(folder: Path) -> int | None:
