@@ -28,6 +28,7 @@ def test_the_whole_pipeline_runs_and_goes_on_where_it_stopped(tmp_path):
     released = subprocess.run([*command, "--student", "released"], capture_output=True, text=True)
     assert released.returncode == 0, released.stderr[-2000:]
     assert "8 of 8 answers are there already" in released.stderr  # the reasoner's
+    assert "trained with the prompt" not in released.stderr  # it is asked as it was trained
     figures = json.loads((tmp_path / "run" / "released" / "results.json").read_text())["benchmarks"]["test"]
     assert figures["token_reduction"] > 0.5
     assert (tmp_path / "run" / "released.html").stat().st_size > 10_000

@@ -24,8 +24,8 @@ from drp_hf.records import THINK_CLOSE
 from drp_hf.segment import segment
 from drp_hf.verbose_traces import verbose_trace
 from recipes.experiment.stages import read_settings
+from recipes.study import __main__ as study
 from recipes.study import texts
-from recipes.study.__main__ import learnt_rows
 from recipes.study.arms import FOLDER, choose, read_arms
 from recipes.study.material import Material, StudyConfig, run_recipe
 from recipes.study.plots import learnability_plot, pareto_plot
@@ -162,11 +162,21 @@ def test_what_the_reasoner_fails_more_often_is_learnt_more_often(material):
 
 def test_the_prompt_of_an_arm_is_trained_with(tmp_path):
     material = Material(StudyConfig(output_dir=str(tmp_path), train_problems=3))
-    plain = learnt_rows(ARMS["4_terse"], material)
-    assert learnt_rows(ARMS["4_terse_taught_reread"], material) == [
+    plain = study.learnt_rows(ARMS["4_terse"], material)
+    assert study.learnt_rows(ARMS["4_terse_taught_reread"], material) == [
         (f"{question} {question}", completion) for question, completion in plain
     ]
     assert len(plain) == 3
+
+
+@pytest.mark.parametrize("name", ["4_terse", "4_terse_taught_reread"])
+def test_the_student_is_trained_with_the_prompt_that_the_rows_are_counted_with(name, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(study, "run_recipe", lambda stage, recipe, output_dir, settings: ran.append((stage, settings)))
+    study.train(ARMS[name], 3, Material(StudyConfig(output_dir=str(tmp_path), train_problems=3)), ARMS)
+    ((stage, settings),) = ran
+    assert stage == "sft" and settings["seed"] == 3
+    assert settings.get("prompt") == ARMS[name].prompt
 
 
 def test_terse_solutions_are_the_equations(material):
