@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import assume, given, settings
@@ -18,8 +19,8 @@ from drp_hf.records import Action, CorpusRow, Step, Trace
 from drp_hf.segment import segment
 from drp_hf.teachers.base import Reply, Request, Unanswered
 from drp_hf.teachers.language_model import PROTOCOLS, LanguageModelTeacher
-from drp_hf.teachers.protocol import Exchange, Unusable, parse_json
-from drp_hf.teachers.slicing import SlicingTeacher
+from drp_hf.teachers.protocol import STRENGTHS, Exchange, Unusable, parse_json
+from drp_hf.teachers.slicing import SlicingTeacher, Strength
 from drp_hf.teachers.windows import Window, one_line
 
 KEEP, DELETE, COMPRESS, MERGE = Action.KEEP, Action.DELETE, Action.COMPRESS, Action.MERGE
@@ -81,6 +82,10 @@ def refusal(protocol, window: Window, *replies: str | Reply) -> str:
     assert last.messages[-1]["content"] == f"That cannot be used: {problem}. Send all of it, corrected."
     json.dumps(last.messages, ensure_ascii=False).encode()  # as the client sends it
     return problem
+
+
+def test_every_teacher_and_the_command_know_the_same_strengths():
+    assert set(STRENGTHS) == set(get_args(Strength)) == set(get_args(get_type_hints(PruneConfig)["strength"]))
 
 
 def test_units_are_what_the_tests_take_them_for():
