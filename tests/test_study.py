@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from recipes.experiment.stages import read_settings
 from recipes.study import __main__ as study
 from recipes.study import texts
 from recipes.study.arms import FOLDER, choose, read_arms
-from recipes.study.material import Material, StudyConfig, run_recipe
+from recipes.study.material import Material, StudyConfig, alone, run_recipe
 from recipes.study.plots import learnability_plot, pareto_plot
 from recipes.study.results import (
     TESTS,
@@ -188,6 +189,35 @@ def test_terse_solutions_are_the_equations(material):
 # ------------------------------------------------------------------------------------------------------- results
 
 
+def test_what_another_process_is_at_comes_last_and_is_not_made_again(tmp_path, monkeypatch, capsys):
+    config = StudyConfig(["4_terse", "5_drp"], [0], str(tmp_path / "run"), str(tmp_path / "results"))
+    made = []
+    monkeypatch.setattr(study, "print_tables", lambda folder: None)
+
+    def make_result(arm, seed, material, arms):
+        made.append(arm.name)
+        return replace(STUDENTS[0], arm=arm.name, seed=seed, settings=arm.settings)
+
+    monkeypatch.setattr(study, "make_result", make_result)
+    with ThreadPoolExecutor() as threads:
+        with alone(tmp_path / "run" / "arms" / "4_terse-0"):
+            here = threads.submit(study.main, config)
+            while "waiting for it" not in (said := capsys.readouterr().err):
+                assert not here.done()
+            assert "4_terse-0" in said
+            write_result(config.results_dir, replace(STUDENTS[0], arm="4_terse", settings=ARMS["4_terse"].settings))
+        here.result()
+    assert made == ["5_drp"]
+    assert set(read_results(config.results_dir)) == {"4_terse", "5_drp"}
+
+
+def test_what_another_process_has_left_is_made(tmp_path):
+    with pytest.raises(KeyboardInterrupt), alone(tmp_path / "it"):
+        raise KeyboardInterrupt
+    with alone(tmp_path / "it", wait=False):
+        pass
+
+
 def result(arm: str, seed: int, right: list[int], tokens: list[int], asked: str = "q", training=None) -> Result:
     answers = Answers(np.array(right), np.array(tokens))
     tests = ("heldout", "unseen", "svamp")
@@ -331,15 +361,20 @@ def test_a_study_runs_and_goes_on(tmp_path):
         for text in (f"--{name}", *map(str, value if isinstance(value, (list, tuple)) else [value]))
     ]
     command = [sys.executable, "-m", "recipes.study", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    with ThreadPoolExecutor() as threads:
+        both = list(threads.map(lambda _: subprocess.run(command, cwd=ROOT, capture_output=True, text=True), range(2)))
+    for done in both:
+        assert done.returncode == 0, done.stderr[-3000:]
+    begun = [line.strip("─ ") for done in both for line in done.stderr.splitlines() if ", seed " in line]
+    assert sorted(begun) == [f"{name}, seed 0" for name in KINDS]
     assert set(read_results(tmp_path / "results")) == set(KINDS)
-    assert all(ARMS[name].title in done.stdout for name in KINDS)
+    assert all(ARMS[name].title in done.stdout for name in KINDS for done in both)
     asked = yaml.safe_load((tmp_path / "run" / "answers" / "5_drp_reread-0.evaluate.yaml").read_text())
     assert asked["prompt"] == ARMS["5_drp_reread"].prompt
     before = {file.name: file.stat().st_mtime_ns for file in Path(tmp_path / "results").iterdir()}
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert again.returncode == 0 and again.stdout and done.stdout.endswith(again.stdout)
+    assert again.returncode == 0 and again.stdout
+    assert all(done.stdout.endswith(again.stdout) for done in both)
     assert {file.name: file.stat().st_mtime_ns for file in Path(tmp_path / "results").iterdir()} == before
     once_more = subprocess.run(
         [*command, "--arms", "1_reasoner", "--repeat"], cwd=ROOT, capture_output=True, text=True

@@ -1,4 +1,8 @@
-"""Runs the study: `python -m recipes.study [--arms NAME …] [--seeds N …]`."""
+"""Runs the study: `python -m recipes.study [--arms NAME …] [--seeds N …]`.
+
+Several such commands at once share the work: each takes an arm that no other is at, and waits for what it needs of
+another's.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,14 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
+from filelock import Timeout
 from rich.console import Console
 
 from drp_hf.budget_forcing import FORCED_END
@@ -27,14 +32,13 @@ from drp_hf.provenance import fingerprint, versions
 from drp_hf.store import content_key
 from recipes.experiment.stages import is_trained, training_figures
 from recipes.study.arms import Arm, choose, read_arms
-from recipes.study.material import Material, StudyConfig, read_pairs, run_recipe
+from recipes.study.material import Material, StudyConfig, alone, read_pairs, run_recipe
 from recipes.study.results import (
     REASONER_ARM,
     REPEATS,
     Answers,
     Result,
     read_result,
-    read_results,
     result_file,
     write_result,
 )
@@ -51,28 +55,44 @@ def main(config: StudyConfig) -> None:
     arms = read_arms()
     chosen = choose(config.arms, arms)
     material = Material(config)
-    for seed in config.seeds:
-        for arm in chosen:
-            # Without a training there is nothing that a seed would change.
-            run_arm(arm, seed if arm.trained else 0, material, arms)
+    for wait in (False, True):  # first what no other process is at
+        for seed in config.seeds:
+            for arm in chosen:
+                with suppress(Timeout):
+                    # Without a training there is nothing that a seed would change.
+                    run_arm(arm, seed if arm.trained else 0, material, arms, wait)
     print_tables(config.results_dir)
 
 
-def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) -> Result:
+def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm], wait: bool = True) -> Result:
     """Makes the result of an arm, or reads it where it is there already.
+
+    Args:
+        arm, seed: what to run.
+        material: the study's.
+        arms: all of them, by name.
+        wait: whether to wait for another process that is at it.
 
     Raises:
         DRPError: the result that is there was made with other settings.
+        Timeout: another process is at it, and it is not waited for.
     """
     config = material.config
     folder = Path(config.results_dir) / (REPEATS if config.repeat else "")
     file = result_file(folder, arm.name, seed)
-    if file.exists():
-        found = read_result(file)
-        if found.settings != json.loads(json.dumps(arm.settings)):
-            raise DRPError(f"{file} was made with other settings of {arm.name}: delete it to run the arm again.")
-        return found
-    Console(stderr=True).rule(f"[bold]{arm.name}, seed {seed}")
+    if not file.exists():
+        with alone(material.folder / "arms" / f"{arm.name}-{seed}", wait):
+            if not file.exists():  # another process may have made it by now
+                Console(stderr=True).rule(f"[bold]{arm.name}, seed {seed}")
+                write_result(folder, make_result(arm, seed, material, arms))
+    found = read_result(file)
+    if found.settings != json.loads(json.dumps(arm.settings)):
+        raise DRPError(f"{file} was made with other settings of {arm.name}: delete it to run the arm again.")
+    return found
+
+
+def make_result(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) -> Result:
+    """Trains the arm's student, if it has one, and lets it answer the tests."""
     training, model, learnt = {}, REASONER, {}
     if arm.trained:
         taught = arms[arm.student_of] if arm.student_of else arm
@@ -92,9 +112,7 @@ def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) ->
         "fingerprints": {"reasoner": " ".join(model_identity(REASONER)), **learnt}
         | {test: fingerprint(path) for test, path in material.tests.items()},
     }
-    result = Result(arm.name, seed, arm.settings, training, made, answers)
-    write_result(folder, result)
-    return result
+    return Result(arm.name, seed, arm.settings, training, made, answers)
 
 
 # ------------------------------------------------------------------------------------------------------- training
@@ -103,15 +121,16 @@ def run_arm(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) ->
 def train(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]) -> Path:
     """Trains the student of an arm; one that is there already is kept."""
     student = material.folder / "students" / f"{arm.name}-{seed}"
-    if is_trained(student):
-        return student
-    if arm.after:
-        taught, stage, settings = arms[arm.after], "dpo", arm.dpo
-        before = train(taught, seed, material, arms)
-    else:
-        taught, stage, settings, before = arm, "sft", arm.sft, REASONER
-    own = {"dataset": str(learnt_from(taught, material)), "model_name_or_path": str(before), "seed": seed}
-    return run_recipe(stage, stage, student, {**own, **taught.asking, **settings})
+    with alone(student):
+        if is_trained(student):
+            return student
+        if arm.after:
+            taught, stage, settings = arms[arm.after], "dpo", arm.dpo
+            before = train(taught, seed, material, arms)
+        else:
+            taught, stage, settings, before = arm, "sft", arm.sft, REASONER
+        own = {"dataset": str(learnt_from(taught, material)), "model_name_or_path": str(before), "seed": seed}
+        return run_recipe(stage, stage, student, {**own, **taught.asking, **settings})
 
 
 def learnt_from(arm: Arm, material: Material) -> Path:
@@ -135,10 +154,10 @@ def nll(rows: Sequence[tuple[str, str]], key: str, material: Material) -> float:
         material: the study's.
     """
     kept = material.folder / "nll" / f"{key}.json"
-    if not kept.exists():
-        some = Random(0).sample(rows, min(SCORED, len(rows)))
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(fmean(score for _, score in Likelihood(REASONER, dtype="float32").score(some))))
+    with alone(kept):
+        if not kept.exists():
+            some = Random(0).sample(rows, min(SCORED, len(rows)))
+            kept.write_text(json.dumps(fmean(score for _, score in Likelihood(REASONER, dtype="float32").score(some))))
     return round(json.loads(kept.read_text()), 4)
 
 
@@ -161,13 +180,9 @@ def whole_answers(folder: Path) -> dict[str, Answers]:
 
 
 def cut_answers(arm: Arm, material: Material, arms: Mapping[str, Arm]) -> dict[str, Answers]:
-    """The scores of the reasoner's answers, cut at the mean length of another arm and forced to an end."""
-    like = read_results(material.config.results_dir).get(arm.budget_of)
-    if not like:
-        raise DRPError(f"{arm.name} needs the length of {arm.budget_of}: run that arm first.")
-    run_arm(arms[REASONER_ARM], 0, material, arms)
-    length = np.mean([result.tests["heldout"].tokens.mean() for result in like])
-    budget = round(length) - material.count_tokens(FORCED_END) - ANSWER_TOKENS
+    """The scores of the reasoner's answers, cut at the mean length of another arm (seed 0) and forced to an end."""
+    like, _ = (run_arm(arms[name], 0, material, arms) for name in (arm.budget_of, REASONER_ARM))
+    budget = round(like.tests["heldout"].tokens.mean()) - material.count_tokens(FORCED_END) - ANSWER_TOKENS
     folder = evaluate(f"{REASONER_ARM}-0", REASONER, material, budgets=[budget], force_answer=True)
     answers = whole_answers(folder)
     places = {

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
 
 from drp_hf.benchmarks import read_benchmark
 from drp_hf.commands.generating import write_json_lines
@@ -88,6 +92,32 @@ def run_recipe(stage: str, recipe: str, output_dir: Path, settings: Mapping[str,
     return output_dir
 
 
+@contextmanager
+def alone(path: Path, wait: bool = True) -> Iterator[None]:
+    """Keeps other processes of the study away from what is made at `path`.
+
+    Args:
+        path: whose folder is made, for the lock beside it.
+        wait: whether to wait for one that is at it.
+
+    Raises:
+        Timeout: one is at it, and it is not waited for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            raise
+        Console(stderr=True).print(f"Another process is at {path}: waiting for it.", soft_wrap=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Material:
     """Everything that several arms share.
 
@@ -150,9 +180,10 @@ class Material:
 
     def _rollout(self, recipe: str) -> list[Trace | None]:
         folder = self.folder / recipe
-        if not (folder / "traces.jsonl").exists():
-            train = self._write("train.jsonl", [asdict(problem.to_problem()) for problem in self.problems])
-            run_recipe("rollout", recipe, folder, {"problems": str(train), "model": REASONER})
+        with alone(folder):
+            if not (folder / "traces.jsonl").exists():
+                train = self._write("train.jsonl", [asdict(problem.to_problem()) for problem in self.problems])
+                run_recipe("rollout", recipe, folder, {"problems": str(train), "model": REASONER})
         readings = read_traces(folder / "traces.jsonl")["train"]
         return [None if reading.problem else reading.trace for reading in readings]
 
@@ -171,9 +202,10 @@ class Material:
             settings: of `drp prune`, over those in `prune.yaml`.
         """
         folder = self.folder / "corpora" / content_key(settings)[:8]
-        if not (folder / "README.md").exists():  # what is written last
-            traces = self._write("right.jsonl", [asdict(trace) for trace in self.right])
-            run_recipe("prune", "prune", folder, {"traces": str(traces), **settings})
+        with alone(folder):
+            if not (folder / "README.md").exists():  # what is written last
+                traces = self._write("right.jsonl", [asdict(trace) for trace in self.right])
+                run_recipe("prune", "prune", folder, {"traces": str(traces), **settings})
         return folder
 
     @cached_property
@@ -195,15 +227,16 @@ class Material:
         from recipes.study import texts
 
         folder = self.folder / "texts" / name
-        if not (folder / "train.jsonl").exists():
-            rows = [
-                {
-                    "prompt": [{"role": "user", "content": question}],
-                    "completion": [{"role": "assistant", "content": completion}],
-                }
-                for question, completion in getattr(texts, name)(self)
-            ]
-            self._write(f"texts/{name}/train.jsonl", rows)
+        with alone(folder):
+            if not (folder / "train.jsonl").exists():
+                rows = [
+                    {
+                        "prompt": [{"role": "user", "content": question}],
+                        "completion": [{"role": "assistant", "content": completion}],
+                    }
+                    for question, completion in getattr(texts, name)(self)
+                ]
+                self._write(f"texts/{name}/train.jsonl", rows)
         return folder
 
 
