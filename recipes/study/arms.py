@@ -37,7 +37,7 @@ class Arm:
         after: arm whose student is trained further, with DPO on the same corpus.
         dpo: settings of `drp dpo` over those in `dpo.yaml`, for that.
         student_of: arm whose student is asked, and none trained here.
-        budget_of: arm whose mean length the reasoning is cut at, the answer forced.
+        budget_of: arm whose mean length (seed 0) the reasoning is cut at, the answer forced.
     """
 
     name: str
