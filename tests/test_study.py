@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from drp_hf.errors import DRPError
 from drp_hf.problems import generate
 from drp_hf.records import THINK_CLOSE
 from drp_hf.segment import segment
+from drp_hf.store import content_key
 from drp_hf.verbose_traces import verbose_trace
 from recipes.experiment.stages import read_settings
 from recipes.study import __main__ as study
@@ -190,6 +192,19 @@ def test_terse_solutions_are_the_equations(material):
 # ------------------------------------------------------------------------------------------------------- results
 
 
+@contextmanager
+def meanwhile(path, make, capsys):
+    """What happens while `make` waits for another process that is at `path`; at the end `make` comes to its own."""
+    with ThreadPoolExecutor() as threads:
+        with alone(path):
+            here = threads.submit(make)
+            while "waiting for it" not in (said := capsys.readouterr().err):
+                assert not here.done()
+            assert path.name in said
+            yield
+        here.result()
+
+
 def test_what_another_process_is_at_comes_last_and_is_not_made_again(tmp_path, monkeypatch, capsys):
     config = StudyConfig(["4_terse", "5_drp"], [0], str(tmp_path / "run"), str(tmp_path / "results"))
     made = []
@@ -200,16 +215,33 @@ def test_what_another_process_is_at_comes_last_and_is_not_made_again(tmp_path, m
         return replace(STUDENTS[0], arm=arm.name, seed=seed, settings=arm.settings)
 
     monkeypatch.setattr(study, "make_result", make_result)
-    with ThreadPoolExecutor() as threads:
-        with alone(tmp_path / "run" / "arms" / "4_terse-0"):
-            here = threads.submit(study.main, config)
-            while "waiting for it" not in (said := capsys.readouterr().err):
-                assert not here.done()
-            assert "4_terse-0" in said and made == ["5_drp"]
-            write_result(config.results_dir, replace(STUDENTS[0], arm="4_terse", settings=ARMS["4_terse"].settings))
-        here.result()
+    with meanwhile(tmp_path / "run" / "arms" / "4_terse-0", lambda: study.main(config), capsys):
+        assert made == ["5_drp"]
+        write_result(config.results_dir, replace(STUDENTS[0], arm="4_terse", settings=ARMS["4_terse"].settings))
     assert made == ["5_drp"]
     assert set(read_results(config.results_dir)) == {"4_terse", "5_drp"}
+
+
+SHARED = {
+    "rollout": ("traces.jsonl", lambda material: material.greedy),
+    f"corpora/{content_key({})[:8]}": ("README.md", lambda material: material.corpus({})),
+    "texts/terse": ("train.jsonl", lambda material: material.texts("terse")),
+    "students/4_terse-0": ("trainer_state.json", lambda material: study.train(ARMS["4_terse"], 0, material, ARMS)),
+    "nll/key.json": ("", lambda material: study.nll([("q", "c")], "key", material)),
+}
+
+
+@pytest.mark.parametrize("path", SHARED)
+def test_what_another_process_makes_is_waited_for_and_used(path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("recipes.study.material.run_stage", None)
+    monkeypatch.setattr(study, "Likelihood", None)
+    monkeypatch.setattr(texts, "terse", None)
+    last, make = SHARED[path]
+    material = Material(StudyConfig(output_dir=str(tmp_path), train_problems=1))
+    with meanwhile(tmp_path / path, lambda: make(material), capsys):
+        file = tmp_path / path / last
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"question": "q", "answer": "1", "output": "o"} if path == "rollout" else 1) + "\n")
 
 
 def test_what_another_process_has_left_is_made(tmp_path):
