@@ -254,7 +254,7 @@ def test_what_another_process_has_left_is_made(tmp_path):
 def result(arm: str, seed: int, right: list[int], tokens: list[int], asked: str = "q", training=None) -> Result:
     answers = Answers(np.array(right), np.array(tokens))
     tests = ("heldout", "unseen", "svamp")
-    made = {"fingerprints": dict.fromkeys(tests, asked), "machine": "CPU"}
+    made = {"fingerprints": dict.fromkeys(tests, asked), "date": "2020-01-01", "machine": "CPU"}
     return Result(arm, seed, {}, training or {}, made, dict.fromkeys(tests, answers))
 
 
@@ -316,12 +316,13 @@ def test_tables_say_what_the_results_say():
 
 def test_repeats_stand_beside_what_they_repeat(tmp_path):
     first = {"1_reasoner": [REASONER], "5_drp": STUDENTS}
-    again = replace(STUDENTS[1], tests=STUDENTS[0].tests, made=STUDENTS[1].made | {"machine": "H200"})
+    made = STUDENTS[1].made | {"date": "2020-01-02", "machine": "H200"}
+    again = replace(STUDENTS[1], tests=STUDENTS[0].tests, made=made)
     rows = repeats_table(first, {"5_drp": [again]}).splitlines()[2:]
     assert len(rows) == 3
     cells = [cell.strip() for cell in rows[0].strip("|").split("|")]
-    assert cells[:5] == ["`5_drp`, 1", "CPU", "held-out", "50.0", "50.0%"]
-    assert cells[6:9] == ["H200", "100.0", "75.0%"] and cells[9].startswith("+25.0 (")
+    assert cells[:5] == ["`5_drp`, 1", "CPU, 2020-01-01", "held-out", "50.0", "50.0%"]
+    assert cells[6:9] == ["H200, 2020-01-02", "100.0", "75.0%"] and cells[9].startswith("+25.0 (")
     with pytest.raises(DRPError, match="5_drp-1 was made again, but there is no first result of it"):
         repeats_table({"1_reasoner": [REASONER], "5_drp": STUDENTS[:1]}, {"5_drp": [again]})
     for result in (REASONER, *STUDENTS):
@@ -330,10 +331,10 @@ def test_repeats_stand_beside_what_they_repeat(tmp_path):
     assert read_tables(tmp_path) == [*tables(first), repeats_table(first, {"5_drp": [again]})]
 
 
-def test_every_result_says_how_and_where_it_was_made():
+def test_every_result_says_how_when_and_where_it_was_made():
     for results in (read_results(FOLDER / "results"), read_results(FOLDER / "results" / "repeats")):
         for result in (result for of_arm in results.values() for result in of_arm):
-            assert set(result.made) == {"command", "machine", "versions", "fingerprints"}
+            assert set(result.made) == {"command", "date", "machine", "versions", "fingerprints"}
 
 
 def test_every_repeat_is_inside_the_interval_of_what_it_repeats():

@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -107,6 +108,7 @@ def make_result(arm: Arm, seed: int, material: Material, arms: Mapping[str, Arm]
         answers = whole_answers(evaluate(f"{arm.name}-{seed}", model, material, **arm.asking))
     made = {
         "command": shlex.join(["python", "-m", "recipes.study", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "versions": versions(),
         "fingerprints": {"reasoner": " ".join(model_identity(REASONER)), **learnt}

@@ -44,7 +44,7 @@ class Result:
         settings: the arm's.
         training: `rows`, `steps`, `tokens` (prompts included), `seconds` and `nll`, the mean negative log-likelihood
             of the completions under the reasoner in nats a token; empty where nothing was trained.
-        made: the command, the machine, versions and fingerprints.
+        made: the command, the date (UTC), the machine, versions and fingerprints.
         tests: the answers by test.
     """
 

@@ -133,7 +133,7 @@ def repeats_table(results: Mapping[str, Sequence[Result]], repeats: Mapping[str,
             for result in (first, again):
                 found = compare([result], reasoner, test)
                 cells.append((f"{found.tokens:.1f}", *measures(found, REPEATED)))
-            on = (first.made["machine"], again.made["machine"])
+            on = [f"{result.made['machine']}, {result.made['date']}" for result in (first, again)]
             table.add_row(f"`{again.arm}`, {again.seed}", on[0], title, *cells[0], on[1], *cells[1])
     return rendered(table)
 
