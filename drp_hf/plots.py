@@ -77,7 +77,7 @@ def length_histograms(lengths: Mapping[str, Sequence[int]], theme: Theme = "ligh
             axes.grid(axis="y")
         if logarithmic:
             strips[-1].set_xscale("log")
-        _token_axis(strips[-1], "tokens of the whole output")
+        token_axis(strips[-1], "tokens of the whole output")
         drawn.supylabel("share of outputs", fontsize=10.5)
         return file_of(drawn, form)
 
@@ -142,7 +142,7 @@ def budget_curves(
             axes.set_xscale("log")
         axes.set_xlim(left, right)
         axes.set_ylim(0, 1.02)
-        _token_axis(axes, "budget: tokens after which an output is cut")
+        token_axis(axes, "budget: tokens after which an output is cut")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         axes.set_ylabel("accuracy")
         axes.grid(axis="y")
@@ -213,19 +213,8 @@ def pareto(
         if min(tokens) > 0 and max(tokens) > 10 * min(tokens):
             axes.set_xscale("log")
         axes.margins(0.12, 0.12)
-        # From the lower edge over the corners to the right one: whatever lies below it is beaten.
-        left, right = axes.get_xlim()
-        low, high = axes.get_ylim()
-        corners = frontier(list(measured.values()))
-        stairs = [(corners[0][0], low), corners[0]]
-        for tokens_here, accuracy in [*corners[1:], (right, corners[-1][1])]:
-            stairs += [(tokens_here, stairs[-1][1]), (tokens_here, accuracy)]
-        looks = {"color": SOFT[theme], "linewidth": 1.2, "linestyle": (0, (4, 2)), "zorder": 1}
-        axes.plot(*zip(*stairs, strict=True), **looks, label="frontier of what was measured")
-        lines += pairwise(stairs)
-        axes.set_xlim(left, right)
-        axes.set_ylim(low, high)
-        _token_axis(axes, "mean tokens of an output")
+        lines += draw_frontier(axes, list(measured.values()), theme, label="frontier of what was measured")
+        token_axis(axes, "mean tokens of an output")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if value <= 1 else "")
         axes.set_ylabel("accuracy")
         axes.grid()
@@ -241,6 +230,31 @@ def frontier(points: Sequence[Point]) -> list[tuple[float, float]]:
         if not corners or point.accuracy > corners[-1][1]:
             corners.append((point.tokens, point.accuracy))
     return corners
+
+
+def draw_frontier(axes: Axes, points: Sequence[Point], theme: Theme = "light", label: str | None = None) -> list[Line]:
+    """From the lower edge over the corners of the frontier to the right edge: whatever lies below it is beaten.
+
+    Args:
+        axes: whose limits stay as they are.
+        points: which the frontier is of.
+        theme: colours.
+        label: in the legend.
+
+    Returns:
+        The lines, which names should not cover.
+    """
+    left, right = axes.get_xlim()
+    low, high = axes.get_ylim()
+    corners = frontier(points)
+    stairs = [(corners[0][0], low), corners[0]]
+    for tokens, accuracy in [*corners[1:], (right, corners[-1][1])]:
+        stairs += [(tokens, stairs[-1][1]), (tokens, accuracy)]
+    looks = {"color": SOFT[theme], "linewidth": 1.2, "linestyle": (0, (4, 2)), "zorder": 1}
+    axes.plot(*zip(*stairs, strict=True), **looks, label=label)
+    axes.set_xlim(left, right)
+    axes.set_ylim(low, high)
+    return list(pairwise(stairs))
 
 
 # ------------------------------------------------------------------------------------------------------------ corpus
@@ -384,7 +398,7 @@ def _few_ticks():
     return MaxNLocator(3)
 
 
-def _token_axis(axes: Axes, label: str) -> None:
+def token_axis(axes: Axes, label: str) -> None:
     """Tokens along the x axis, written out in full also where it is logarithmic."""
     from matplotlib.ticker import LogLocator, NullLocator
 

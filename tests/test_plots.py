@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from drp_hf import plots
@@ -106,6 +107,14 @@ def test_frontier():
     """Fewer tokens or more accuracy than every other point; equals do not beat each other."""
     points = [Point(900, 0.92), Point(300, 0.9), Point(400, 0.85), Point(300, 0.8), Point(1000, 0.92), Point(200, 0.5)]
     assert plots.frontier(points) == [(200, 0.5), (300, 0.9), (900, 0.92)]
+
+
+def test_the_frontier_goes_from_edge_to_edge():
+    axes = Figure().add_subplot()
+    axes.set(xlim=(100, 1000), ylim=(0, 1))
+    lines = plots.draw_frontier(axes, [Point(300, 0.9), Point(200, 0.5), Point(400, 0.6)])
+    assert [start for start, _ in lines] == [(200, 0), (200, 0.5), (300, 0.5), (300, 0.9), (1000, 0.9)]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((100, 1000), (0, 1))
 
 
 def test_many_runs_are_named_in_the_legend():
