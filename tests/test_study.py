@@ -22,6 +22,7 @@ from drp_hf.commands.sft import SFTArguments
 from drp_hf.drp_config import DRPConfig
 from drp_hf.embedded import STUDENT_PROMPT
 from drp_hf.errors import DRPError
+from drp_hf.plots import draw_frontier, frontier
 from drp_hf.problems import generate
 from drp_hf.records import THINK_CLOSE
 from drp_hf.segment import segment
@@ -312,6 +313,20 @@ def test_tables_say_what_the_results_say():
     assert second.count("70%") == 2
     assert pareto_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS}).startswith(b"\x89PNG")
     assert learnability_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS}).startswith(b"\x89PNG")
+
+
+def test_the_frontier_of_all_arms_is_drawn_over_their_tokens(monkeypatch):
+    drawn = []
+
+    def spied(axes, points):
+        drawn.append(frontier(points))
+        return draw_frontier(axes, points)
+
+    monkeypatch.setattr("recipes.study.plots.draw_frontier", spied)
+    pareto_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS})
+    assert drawn == [[(75, 12.5)]] * 2
+    learnability_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS})
+    assert len(drawn) == 2
 
 
 def test_repeats_stand_beside_what_they_repeat(tmp_path):
