@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
+from time import sleep
 from types import SimpleNamespace
 
 import numpy as np
@@ -194,19 +196,21 @@ def test_terse_solutions_are_the_equations(material):
 
 
 @contextmanager
-def meanwhile(path, make, capsys):
+def meanwhile(path, make):
     """What happens while `make` waits for another process that is at `path`; at the end `make` comes to its own."""
-    with ThreadPoolExecutor() as threads:
+    said = StringIO()  # not capsys, which loses what is written while it empties what it has read
+    with redirect_stderr(said), ThreadPoolExecutor() as threads:
         with alone(path):
             here = threads.submit(make)
-            while "waiting for it" not in (said := capsys.readouterr().err):
+            while "waiting for it" not in said.getvalue():
                 assert not here.done()
-            assert path.name in said
+                sleep(0.01)
+            assert path.name in said.getvalue()
             yield
         here.result()
 
 
-def test_what_another_process_is_at_comes_last_and_is_not_made_again(tmp_path, monkeypatch, capsys):
+def test_what_another_process_is_at_comes_last_and_is_not_made_again(tmp_path, monkeypatch):
     config = StudyConfig(["4_terse", "5_drp"], [0], str(tmp_path / "run"), str(tmp_path / "results"))
     made = []
     monkeypatch.setattr(study, "print_tables", lambda folder: None)
@@ -216,7 +220,7 @@ def test_what_another_process_is_at_comes_last_and_is_not_made_again(tmp_path, m
         return replace(STUDENTS[0], arm=arm.name, seed=seed, settings=arm.settings)
 
     monkeypatch.setattr(study, "make_result", make_result)
-    with meanwhile(tmp_path / "run" / "arms" / "4_terse-0", lambda: study.main(config), capsys):
+    with meanwhile(tmp_path / "run" / "arms" / "4_terse-0", lambda: study.main(config)):
         assert made == ["5_drp"]
         write_result(config.results_dir, replace(STUDENTS[0], arm="4_terse", settings=ARMS["4_terse"].settings))
     assert made == ["5_drp"]
@@ -233,13 +237,13 @@ SHARED = {
 
 
 @pytest.mark.parametrize("path", SHARED)
-def test_what_another_process_makes_is_waited_for_and_used(path, tmp_path, monkeypatch, capsys):
+def test_what_another_process_makes_is_waited_for_and_used(path, tmp_path, monkeypatch):
     monkeypatch.setattr("recipes.study.material.run_stage", None)
     monkeypatch.setattr(study, "Likelihood", None)
     monkeypatch.setattr(texts, "terse", None)
     last, make = SHARED[path]
     material = Material(StudyConfig(output_dir=str(tmp_path), train_problems=1))
-    with meanwhile(tmp_path / path, lambda: make(material), capsys):
+    with meanwhile(tmp_path / path, lambda: make(material)):
         file = tmp_path / path / last
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"question": "q", "answer": "1", "output": "o"} if path == "rollout" else 1) + "\n")
