@@ -66,7 +66,10 @@ def _convert(target: Path) -> None:
     model.load_state_dict(loaded.state_dict())
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     model.to(torch.bfloat16).save_pretrained(partial)
-    AutoTokenizer.from_pretrained(folder, gguf_file=gguf).save_pretrained(partial)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf)
+    # With HF_HUB_OFFLINE it would be another file: a model of another content, whose samples are others.
+    tokenizer.init_kwargs["local_files_only"] = False
+    tokenizer.save_pretrained(partial)
     try:
         os.replace(partial, target)
     except OSError:  # another process was first
