@@ -15,7 +15,7 @@ from drp_hf.errors import DRPError
 from drp_hf.problems import generate
 from recipes.experiment.__main__ import ExperimentConfig, check, share
 from recipes.experiment.plan import plan
-from recipes.experiment.stages import read_settings
+from recipes.experiment.stages import read_settings, training_figures
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("rollout", "prune", "sft", "evaluate")
@@ -113,6 +113,14 @@ def test_a_plan_is_what_was_measured_times_what_there_is_to_do(tmp_path):
     run_json.write_text(json.dumps({"measured": {"answers": 0, "tokens": 0, "seconds": 0.0}}))
     with pytest.raises(DRPError, match="before was there already"):
         plan(settings, 5, before, student)
+
+
+def test_the_figures_of_a_resumed_training_are_those_of_all_its_runs(tmp_path):
+    # 500 tokens before the first stop, 300 of a second run, 200 in the last, which took 4 seconds.
+    counts = [250, 500, 300, 100, 200]
+    log = [{"num_tokens": count} for count in counts] + [{"num_tokens": 200, "train_runtime": 4.0}]
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"global_step": 10, "log_history": log}))
+    assert training_figures(tmp_path) == {"steps": 10, "tokens": 1000, "seconds": 20.0}
 
 
 # ---------------------------------------------------------------------------------------------------- everything

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,15 @@ def is_trained(student: Path) -> bool:
 
 
 def training_figures(student: Path) -> dict[str, float]:
-    """What a training took: `steps`, `tokens` (prompts included) and `seconds`."""
+    """What a training took: `steps`, `tokens` (prompts included) and `seconds`.
+
+    One that was resumed logs its tokens from 0 again, and the time of its last run alone: the runs before are taken to
+    have been as fast.
+    """
     state = json.loads((student / "trainer_state.json").read_text(encoding="utf-8"))
-    last = {name: value for entry in state["log_history"] for name, value in entry.items()}
-    return {"steps": state["global_step"], "tokens": last["num_tokens"], "seconds": round(last["train_runtime"], 1)}
+    log = state["log_history"]
+    counts = [entry["num_tokens"] for entry in log if "num_tokens" in entry]
+    [*_, seconds] = (entry["train_runtime"] for entry in log if "train_runtime" in entry)
+    before = sum(count for count, following in pairwise(counts) if following < count)
+    tokens = before + counts[-1]
+    return {"steps": state["global_step"], "tokens": tokens, "seconds": round(seconds * tokens / counts[-1], 1)}
