@@ -315,6 +315,10 @@ def test_tables_say_what_the_results_say():
     ]
     assert "75.0, 50.0" in row and "62.5%" in row and "+12.5 (" in row and "+1.45" in row and "1,000" in row
     assert second.count("70%") == 2
+    dpo = [replace(each, arm="5_drp_dpo", training={**each.training, "tokens": 20}) for each in STUDENTS]
+    first, _ = tables({"1_reasoner": [REASONER], "5_drp": STUDENTS, "5_drp_dpo": dpo})
+    row = next(line for line in first.splitlines() if "DPO" in line)
+    assert "1,020" in row  # and the training of the student that it goes on from
     assert pareto_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS}).startswith(b"\x89PNG")
     assert learnability_plot({"1_reasoner": [REASONER], "5_drp": STUDENTS}).startswith(b"\x89PNG")
 

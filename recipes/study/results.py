@@ -43,7 +43,8 @@ class Result:
         seed: of the training.
         settings: the arm's.
         training: `rows`, `steps`, `tokens` (prompts included), `seconds` and `nll`, the mean negative log-likelihood
-            of the completions under the reasoner in nats a token; empty where nothing was trained.
+            of the completions under the reasoner in nats a token; empty where nothing was trained. Of DPO without the
+            training before it.
         made: the command, the date (UTC), the machine, versions and fingerprints.
         tests: the answers by test.
     """

@@ -99,6 +99,8 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
         found = {test: compare(of_arm, reasoner, test) for test in TESTS}
         heldout = found["heldout"]
         trained = [result.training for result in of_arm if result.training]
+        before = [result.training for result in results.get(arm.after, ())]  # DPO goes on from another arm's student
+        cost = sum(fmean(each["tokens"] for each in part) for part in (before, trained) if part)
         first.add_row(
             title,
             f"{heldout.tokens:.0f}",
@@ -107,7 +109,7 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
             f"{heldout.aes:+.2f}",
             f"{heldout.tokens_per_right:.0f}",
             f"{trained[0]['nll']:.2f}" if trained else "",
-            f"{fmean(each['tokens'] for each in trained):,.0f}" if trained else "",
+            f"{cost:,.0f}" if cost else "",
         )
         second.add_row(title, *(text for test, shown in OTHER_TESTS.items() for text in measures(found[test], shown)))
     return [rendered(first), rendered(second)]
