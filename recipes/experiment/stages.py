@@ -59,8 +59,8 @@ def is_trained(student: Path) -> bool:
 def training_figures(student: Path) -> dict[str, float]:
     """What a training took: `steps`, `tokens` (prompts included) and `seconds`.
 
-    One that was resumed logs its tokens from 0 again, and the time of its last run alone: the runs before are taken to
-    have been as fast.
+    One that was resumed logs its tokens from 0 again, and the time of its last run alone: the runs before count as far
+    as they were logged by their last checkpoint, and are taken to have been as fast.
     """
     state = json.loads((student / "trainer_state.json").read_text(encoding="utf-8"))
     log = state["log_history"]
