@@ -360,6 +360,14 @@ def test_every_result_says_how_when_and_where_it_was_made():
             assert set(result.made) == {"command", "date", "machine", "versions", "fingerprints"}
 
 
+def test_every_result_s_summary_is_that_of_its_answers(tmp_path):
+    for file in sorted((FOLDER / "results").rglob("*.json")):
+        result = read_result(file)
+        write_result(tmp_path, result)
+        again = result_file(tmp_path, result.arm, result.seed)
+        assert again.read_text(encoding="utf-8") == file.read_text(encoding="utf-8"), file
+
+
 def test_every_repeat_is_inside_the_interval_of_what_it_repeats():
     results, repeats = read_results(FOLDER / "results"), read_results(FOLDER / "results" / "repeats")
     assert repeats
