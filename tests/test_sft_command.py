@@ -19,7 +19,7 @@ from drp_hf.commands.training import load_rows
 from drp_hf.corpus.builder import SAMPLE_DIR
 from drp_hf.drp_config import DRPConfig
 from drp_hf.errors import DRPError
-from drp_hf.models import load_model_and_tokenizer
+from drp_hf.models import adapter_chain, load_model_and_tokenizer
 from drp_hf.records import final_response, render_output
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -189,6 +189,17 @@ def test_masked_raw_takes_its_view(student, tmp_path):
     assert figures["rows"] == len(sample) and 0 < kept < sum(len(row["steps"]) for row in sample)
     with pytest.raises(DRPError, match="a step with the action DELETE, which a pruned trace has not"):
         main(*configs(SAMPLE_DIR, student, tmp_path, {"dataset_config": "masked-raw"}, FEW_STEPS))
+
+
+def test_an_adapter_on_an_adapter_names_it_and_nothing_is_looked_for_elsewhere(corpus, student, tmp_path, recwarn):
+    model = {"use_peft": True, "lora_r": 2, "lora_target_modules": "all-linear"}
+    saving = {**FEW_STEPS, "save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    first, second = tmp_path / "first", tmp_path / "second"
+    main(*configs(corpus, student, first, training=saving, model=model))
+    main(*configs(corpus, first, second, training=saving, model=model))
+    for folder in (second, second / "checkpoint-1"):
+        assert adapter_chain(str(folder)) == (str(student), [str(first), str(folder)])
+    assert not [warning for warning in recwarn if "Could not find a config file" in str(warning.message)]
 
 
 def test_going_on_from_the_last_checkpoint(corpus, student, tmp_path):

@@ -164,7 +164,7 @@ def train_and_save(
     """
     from drp_hf.hub.training import corpus_commit
 
-    name_base(trainer, model_config)
+    trainer.base = model_config.model_name_or_path if model_config.use_peft else None
     if trainer.is_world_process_zero():
         # Before the training: cards of checkpoints tell of it, and what it reads may change on the way.
         record = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config))
@@ -201,17 +201,6 @@ def uncut(training: TrainingArguments) -> Iterator[None]:
         yield
     finally:
         training.deepspeed_plugin.set_deepspeed_weakref()
-
-
-def name_base(trainer: Trainer, model_config: ModelConfig) -> None:
-    """Makes every checkpoint's adapter name its base as the user gave it.
-
-    PEFT would write the folder that the name was resolved to, which exists on this machine only and, where the base is
-    an adapter itself, leaves that adapter out.
-    """
-    if model_config.use_peft:
-        for config in trainer.model.peft_config.values():
-            config.base_model_name_or_path = model_config.model_name_or_path
 
 
 def checkpoint_to_resume(training: TrainingArguments) -> str | None:

@@ -6,6 +6,7 @@ state, which are pickles, and into a public repository. Here a student is publis
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from drp_hf.hub.publication import Published, PushOptions, publish
 from drp_hf.hub.remote import in_one_sentence
 from drp_hf.hub.student import Weights, student_publication
 from drp_hf.hub.student_run import is_local, student_of
+from drp_hf.models import ADAPTER_CONFIG
 from drp_hf.provenance import versions
 
 COMMIT = re.compile(r"/[^/]+___[^/]+/[^/]+/[^/]+/([0-9a-f]{40})/")
@@ -82,10 +84,13 @@ class PublishingTrainer:
     Attributes:
         stage: `sft` or `dpo`.
         run: what makes the student, as `run.json` tells it; of a trainer in a script what the trainer knows.
+        base: what the user calls the model that an adapter is trained on. A saved adapter names it; without it, what
+            PEFT finds: the folder it was loaded from, below which adapters that were merged into it are lost.
     """
 
     stage: str
     run: Mapping[str, Any] | None = None
+    base: str | None = None
     _dataset_name: str | None = None
     _tags: Sequence[str] = ()
 
@@ -133,6 +138,14 @@ class PublishingTrainer:
         if self.args.publishes and not _internal_call:
             self.create_model_card()
             self._publish(self._branches, folder=output_dir)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.base is not None and self.args.should_save:
+            # Only now: PEFT reads the base's configuration, which it would look for on the Hub by any other name.
+            config = Path(output_dir or self.args.output_dir) / ADAPTER_CONFIG
+            named = {**json.loads(config.read_bytes()), "base_model_name_or_path": self.base}
+            config.write_text(json.dumps(named, indent=2), encoding="utf-8")
 
     def push_to_hub(
         self,
@@ -212,6 +225,8 @@ class PublishingTrainer:
 
     @property
     def _base(self) -> str | None:
+        if self.base is not None:
+            return self.base
         if is_peft_model(self.model):
             return self.model.peft_config[self.model.active_adapter].base_model_name_or_path
         return self.model.config._name_or_path or None
