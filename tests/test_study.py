@@ -28,6 +28,7 @@ from drp_hf.plots import draw_frontier, frontier
 from drp_hf.problems import generate
 from drp_hf.records import THINK_CLOSE
 from drp_hf.segment import segment
+from drp_hf.statistics import bootstrap_intervals
 from drp_hf.store import content_key
 from drp_hf.verbose_traces import verbose_trace
 from recipes.experiment.stages import read_settings
@@ -382,6 +383,26 @@ def test_the_readme_s_tables_are_what_the_result_files_say():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for table in read_tables(FOLDER / "results"):
         assert table in readme, "put what `python -m recipes.study.table` prints into README.md"
+
+
+@pytest.mark.parametrize(
+    ("arm", "other", "test", "told_apart"),
+    [
+        ("5_drp_nll", "5_drp", "heldout", True),
+        ("5_drp_nll", "5_drp", "unseen", False),
+        ("5_drp_nll", "2_right", "heldout", False),
+        *(
+            (arm, "5_drp", test, False)
+            for arm in ("5_drp_plain", "5_drp_failures", "5_drp_dpo")
+            for test in ("heldout", "unseen")
+        ),
+    ],
+)
+def test_the_differences_between_arms_that_readme_tells_from_chance(arm, other, test, told_apart):
+    results = read_results(FOLDER / "results")
+    right, others = (np.mean([each.tests[test].right for each in results[name]], axis=0) for name in (arm, other))
+    low, high = bootstrap_intervals((right - others)[:, None], lambda means: {"more": means[:, 0]})["more"]
+    assert (low > 0) == told_apart and high > 0
 
 
 RELEASED = "5_drp_goal_taught_reread"
