@@ -164,7 +164,7 @@ def train_and_save(
     """
     from drp_hf.hub.training import corpus_commit
 
-    trainer.base = model_config.model_name_or_path if model_config.use_peft else None
+    trainer.base = model_config.model_name_or_path
     if trainer.is_world_process_zero():
         # Before the training: cards of checkpoints tell of it, and what it reads may change on the way.
         record = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config))

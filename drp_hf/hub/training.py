@@ -84,8 +84,8 @@ class PublishingTrainer:
     Attributes:
         stage: `sft` or `dpo`.
         run: what makes the student, as `run.json` tells it; of a trainer in a script what the trainer knows.
-        base: what the user calls the model that an adapter is trained on. A saved adapter names it; without it, what
-            PEFT finds: the folder it was loaded from, below which adapters that were merged into it are lost.
+        base: what the user calls the model that is trained. A saved adapter names it; without it, what PEFT finds: the
+            folder it was loaded from, below which adapters that were merged into it are lost.
     """
 
     stage: str
@@ -141,7 +141,7 @@ class PublishingTrainer:
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
-        if self.base is not None and self.args.should_save:
+        if self.base is not None and is_peft_model(self.model) and self.args.should_save:
             # Only now: PEFT reads the base's configuration, which it would look for on the Hub by any other name.
             config = Path(output_dir or self.args.output_dir) / ADAPTER_CONFIG
             named = {**json.loads(config.read_bytes()), "base_model_name_or_path": self.base}
