@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +133,8 @@ class DRPConfig(PublishingConfig, SFTConfig):
     )
 
     def __post_init__(self):
+        for name in ("action_weights", "skill_weights"):
+            setattr(self, name, _mapping(name, getattr(self, name)))
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
         for name, choices in (
@@ -214,6 +218,16 @@ class DRPConfig(PublishingConfig, SFTConfig):
     def _has_weights(self) -> bool:
         given = self.step_weight_column is not None or self.deleted_unlikelihood > 0
         return given or any(weight != 1 for weight in self._weights())
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any] | None:
+    """Weights by name, which a flag gives as JSON."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = json.loads(value)
+    if not isinstance(value, dict | None):
+        raise DRPError(f"{name} is {value!r}: give weights by name, as JSON or a YAML mapping.")
+    return value
 
 
 def _check_number(name: str, value: Any) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, ModelConfig, get_peft_config
 
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.commands.training import (
     INTERRUPTED,
     StudentArguments,
@@ -198,8 +198,4 @@ def summarize(trainer: PairTrainer, seconds: float) -> dict[str, Any]:
 
 def cli() -> None:
     """Entry point of `drp dpo`."""
-
-    def parse_and_train() -> None:
-        main(*parse((DPOArguments, PairConfig, ModelConfig), None, positional="dataset"))
-
-    run(parse_and_train, interrupted=INTERRUPTED)
+    parse_and_run(main, (DPOArguments, PairConfig, ModelConfig), "dataset", interrupted=INTERRUPTED)

@@ -14,7 +14,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from drp_hf.commands.generating import GenerationArguments, check_generation, write_json_lines
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.errors import DRPError
 from drp_hf.provenance import write_run_info
 from drp_hf.records import THINK_CLOSE
@@ -288,4 +288,4 @@ def _check_baseline(benchmarks: dict[str, Benchmark], baseline: Evaluation) -> N
 
 def cli() -> None:
     """Entry point of `drp evaluate`."""
-    run(main, parse(EvaluateConfig, None, positional="benchmarks"))
+    parse_and_run(main, EvaluateConfig, "benchmarks")

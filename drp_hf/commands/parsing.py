@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,13 +23,16 @@ def parse(dataclass_types: Any, argv: Sequence[str] | None, positional: str | No
 
     Returns:
         The config, or a tuple of them in the order of `dataclass_types`.
+
+    Raises:
+        DRPError: a flag or setting that is not there, or a value that it cannot have.
     """
-    from trl import TrlParser
+    from drp_hf.commands.settings_parser import SettingsParser
 
     args = list(sys.argv[1:] if argv is None else argv)
     if positional and args and not args[0].startswith("-"):
         args.insert(0, f"--{positional}")
-    parsed = TrlParser(dataclass_types).parse_args_and_config(args=args)
+    parsed = SettingsParser(dataclass_types).read(args)
     return parsed if isinstance(dataclass_types, tuple) else parsed[0]
 
 
@@ -37,7 +40,9 @@ GOES_ON = "interrupted: what is done is kept, and the same command goes on from 
 
 
 def run(main: Callable[..., Any], *configs: Any, interrupted: str = GOES_ON) -> Any:
-    """Calls `main(*configs)`; a `DRPError` is printed as one sentence, with exit status 2; Ctrl-C ends with 130.
+    """Calls `main(*configs)`; a user's mistake is printed as one sentence, with exit status 2; Ctrl-C ends with 130.
+
+    Mistakes are every `DRPError`, and a file or folder that cannot be read or written.
 
     Args:
         main: does the work.
@@ -47,9 +52,29 @@ def run(main: Callable[..., Any], *configs: Any, interrupted: str = GOES_ON) -> 
     try:
         return main(*configs)
     except DRPError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(str(error))}")
-        raise SystemExit(2) from None
+        _refuse(str(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _refuse(f"{error.filename} cannot be used ({error.strerror}): correct its path or permissions.")
     except KeyboardInterrupt:
         Console(stderr=True, soft_wrap=True).print(interrupted)
         gc.freeze()  # else Python goes once more through every object of every library, for a second, before it ends
         raise SystemExit(130) from None
+
+
+def _refuse(message: str) -> NoReturn:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]error:[/red] {escape(message)}")
+    raise SystemExit(2)
+
+
+def parse_and_run(
+    main: Callable[..., Any], dataclass_types: Any, positional: str | None = None, interrupted: str = GOES_ON
+) -> None:
+    """What an entry point does: [`parse`] and then `main`, in a [`run`]."""
+
+    def parsed() -> None:
+        configs = parse(dataclass_types, None, positional)
+        main(*configs if isinstance(dataclass_types, tuple) else [configs])
+
+    run(parsed, interrupted=interrupted)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.problems import FAMILIES, generate
 from drp_hf.unseen_problems import UNSEEN_FAMILIES
 
@@ -55,4 +55,4 @@ def main(config: ProblemsConfig) -> Path:
 
 def cli() -> None:
     """Entry point of `drp problems`."""
-    run(main, parse(ProblemsConfig, None, positional="output"))
+    parse_and_run(main, ProblemsConfig, "output")

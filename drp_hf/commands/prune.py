@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import drp_hf
 from drp_hf.candidates import HOTTEST, strengths, temperatures
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.corpus import VIEWS, view_file
 from drp_hf.corpus.origin import DECIDES_NOTHING, read_origin
 from drp_hf.corpus.reading import Readings, read_traces
@@ -396,7 +396,7 @@ def command_line(config: PruneConfig) -> str:
 
 def cli() -> None:
     """Entry point of `drp prune`."""
-    run(main, parse(PruneConfig, None, positional="traces"))
+    parse_and_run(main, PruneConfig, "traces")
 
 
 if __name__ == "__main__":

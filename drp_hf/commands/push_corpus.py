@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.commands.push import tell
 from drp_hf.hub.corpus import CorpusOptions, push_corpus
 from drp_hf.hub.publication import Published
@@ -36,4 +36,4 @@ def main(arguments: PushCorpusArguments) -> Published:
 
 def cli() -> None:
     """Entry point of `drp push corpus`."""
-    run(main, parse(PushCorpusArguments, None, positional="corpus"))
+    parse_and_run(main, PushCorpusArguments, "corpus")

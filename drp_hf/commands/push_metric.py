@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.commands.push import tell
 from drp_hf.hub.metric import metric_publication
 from drp_hf.hub.publication import Published, PushOptions, publish
@@ -26,4 +26,4 @@ def main(arguments: PushMetricArguments) -> Published:
 
 def cli() -> None:
     """Entry point of `drp push metric`."""
-    run(main, parse(PushMetricArguments, None))
+    parse_and_run(main, PushMetricArguments)

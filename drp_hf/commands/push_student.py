@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.commands.push import tell
 from drp_hf.errors import DRPError
 from drp_hf.hub.publication import Published, PushOptions, publish
@@ -79,4 +79,4 @@ def main(arguments: PushStudentArguments) -> Published:
 
 def cli() -> None:
     """Entry point of `drp push student`."""
-    run(main, parse(PushStudentArguments, None, positional="student"), interrupted=INTERRUPTED)
+    parse_and_run(main, PushStudentArguments, "student", interrupted=INTERRUPTED)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from drp_hf.commands import evaluate, problems, prune, report, rollout, sft
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse, parse_and_run
 from drp_hf.embedded import REASONER, STUDENT, STUDENT_PROMPT
 
 
@@ -136,4 +136,4 @@ def train_student(config: QuickstartConfig, train: Path) -> tuple[str, str]:
 
 def cli() -> None:
     """Entry point of `drp quickstart`."""
-    run(main, parse(QuickstartConfig, None))
+    parse_and_run(main, QuickstartConfig)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.errors import DRPError
 from drp_hf.report import write_report
 
@@ -55,7 +55,7 @@ def main(config: ReportConfig) -> Path:
 
 def cli() -> None:
     """Entry point of `drp report`."""
-    run(main, parse(ReportConfig, None, positional="runs"))
+    parse_and_run(main, ReportConfig, "runs")
 
 
 if __name__ == "__main__":

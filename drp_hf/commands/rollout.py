@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from drp_hf.commands.generating import GenerationArguments, check_generation, write_json_lines
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.provenance import write_run_info
 
 
@@ -83,4 +83,4 @@ def main(config: RolloutConfig) -> Path:
 
 def cli() -> None:
     """Entry point of `drp rollout`."""
-    run(main, parse(RolloutConfig, None, positional="problems"))
+    parse_and_run(main, RolloutConfig, "problems")

@@ -14,7 +14,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from drp_hf.commands.evaluate import warn, write_disagreements
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.errors import DRPError
 from drp_hf.provenance import write_run_info
 
@@ -285,9 +285,10 @@ def _check(config: ScoreConfig) -> None:
 
 def cli() -> None:
     """Entry point of `drp score`."""
-    run(
+    parse_and_run(
         main,
-        parse(ScoreConfig, None, positional="files"),
+        ScoreConfig,
+        "files",
         interrupted="interrupted: no run folder is half written; begin anew.",
     )
 

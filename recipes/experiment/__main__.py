@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.errors import DRPError
 from recipes.experiment.plan import print_plan
 from recipes.experiment.stages import PYTHON, is_trained, read_settings, run_stage
@@ -139,4 +139,4 @@ def push(
 
 
 if __name__ == "__main__":
-    run(main, parse(ExperimentConfig, None, positional="folder"))
+    parse_and_run(main, ExperimentConfig, "folder")

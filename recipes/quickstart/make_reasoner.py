@@ -18,7 +18,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.embedded import EMBEDDED, resolve
 from drp_hf.problems import generate
 from drp_hf.provenance import write_run_info
@@ -105,4 +105,4 @@ def main(config: ReasonerConfig) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parse(ReasonerConfig, None))
+    parse_and_run(main, ReasonerConfig)

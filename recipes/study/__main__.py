@@ -22,7 +22,7 @@ from filelock import Timeout
 from rich.console import Console
 
 from drp_hf.budget_forcing import FORCED_END
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.embedded import REASONER
 from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
@@ -200,4 +200,4 @@ def cut_answers(arm: Arm, material: Material, arms: Mapping[str, Arm]) -> dict[s
 
 
 if __name__ == "__main__":
-    run(main, parse(StudyConfig, None))
+    parse_and_run(main, StudyConfig)

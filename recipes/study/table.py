@@ -12,7 +12,7 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table, box
 
-from drp_hf.commands.parsing import parse, run
+from drp_hf.commands.parsing import parse_and_run
 from drp_hf.errors import DRPError
 from recipes.study.arms import FOLDER, GROUPS, read_arms
 from recipes.study.plots import learnability_plot, pareto_plot
@@ -163,4 +163,4 @@ def rendered(table: Table) -> str:
 
 
 if __name__ == "__main__":
-    run(main, parse(TableConfig, None))
+    parse_and_run(main, TableConfig)

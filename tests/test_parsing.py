@@ -1,0 +1,93 @@
+"""A mistake in flags or in a YAML file is one sentence."""
+
+import sys
+
+import pytest
+
+from drp_hf.commands.evaluate import EvaluateConfig
+from drp_hf.commands.parsing import parse, parse_and_run, run
+from drp_hf.commands.prune import PruneConfig
+from drp_hf.drp_config import DRPConfig
+from drp_hf.errors import DRPError
+
+GIVEN = ["traces.jsonl", "--output_dir", "corpus"]
+
+
+def parsed(config, text, tmp_path, *flags):
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    return parse(config, [*flags, "--config", str(file)], positional="traces")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("segmentation: skills", "segmentation is 'skills', and must be one of none, plain, skill"),
+        ("fallback: none", "fallback is 'none', and must be one of slicing"),
+        ("candidates: 2.5", "candidates is 2.5, and must be a whole number"),
+        ("candidates: true", "candidates is True, and must be a whole number"),
+        ("candidates: two", "candidates is 'two', and must be a whole number"),
+        ("strenght: hard", "has no setting 'strenght': did you mean strength?"),
+        ("model: [a", "is not YAML"),
+        ("hard", "must contain a YAML mapping"),
+    ],
+)
+def test_what_a_file_says_is_checked(tmp_path, text, said):
+    with pytest.raises(DRPError) as error:
+        parsed(PruneConfig, text, tmp_path, *GIVEN)
+    assert said in str(error.value) and str(tmp_path / "settings.yaml") in str(error.value)
+
+
+def test_what_a_file_may_say(tmp_path):
+    config = parsed(PruneConfig, "fallback: null\ncandidates: '2'\nnll_margin: 1e-2", tmp_path, *GIVEN)
+    assert (config.fallback, config.candidates, config.nll_margin) == (None, 2, 0.01)
+
+
+def test_one_value_is_a_list_of_one(tmp_path):
+    config = parsed(EvaluateConfig, "model: m\noutput_dir: o\nbenchmarks: gsm8k\nbudgets: 256", tmp_path)
+    assert (config.benchmarks, config.budgets) == (["gsm8k"], [256])
+    with pytest.raises(DRPError, match="budgets is 'a', and must be a whole number"):
+        parsed(EvaluateConfig, "model: m\noutput_dir: o\nbenchmarks: gsm8k\nbudgets: [256, a]", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--strenght", "hard"], "There is no setting 'strenght': did you mean strength?"),
+        (["--strength", "hrd"], "invalid choice: 'hrd'"),
+        (["more.jsonl"], "There is no place for 'more.jsonl'"),
+        (["--config"], "--config needs a YAML file after it"),
+        (["--config=none.yaml"], "none.yaml cannot be read"),
+    ],
+)
+def test_flags_are_checked(flags, said):
+    with pytest.raises(DRPError, match=said.replace("?", r"\?")):
+        parse(PruneConfig, [*GIVEN, *flags], positional="traces")
+
+
+@pytest.mark.parametrize("weights", ["MERGE=0.5", "{MERGE: 0.5}", "[1]"])
+def test_weights_are_a_mapping(tmp_path, weights):
+    with pytest.raises(DRPError, match="action_weights is .*: give weights by name"):
+        DRPConfig(str(tmp_path), action_weights=weights)
+
+
+def test_weights_may_be_json(tmp_path):
+    assert DRPConfig(str(tmp_path), action_weights='{"MERGE": 0.5}').action_weights == {"MERGE": 0.5}
+
+
+def test_entry_points_tell_a_mistake_in_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["prune", *GIVEN, "--strenght", "hard"])
+    with pytest.raises(SystemExit) as ended:
+        parse_and_run(pytest.fail, PruneConfig, "traces")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: There is no setting 'strenght': did you mean strength?\n"
+
+
+def test_a_file_that_cannot_be_used_is_a_mistake(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run((tmp_path / "none" / "rows").write_text, "row")
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path}/none/rows cannot be used (No such file or directory)")
+    with pytest.raises(OSError, match="no file"):
+        run(lambda: (_ for _ in ()).throw(OSError("no file at all")))
