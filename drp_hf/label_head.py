@@ -45,7 +45,7 @@ def score_labels_only(model: PreTrainedModel | PeftModel) -> None:
         hidden = self.base_model(*args, **kwargs | {"use_cache": False}).last_hidden_state[:, :-1]
         mask = labels[:, 1:] != -100
         scores = scored(hidden[mask], labels[:, 1:][mask], self.get_output_embeddings())
-        log_probs, entropy, is_top1 = (hidden.new_zeros(mask.shape).masked_scatter(mask, score) for score in scores)
+        log_probs, entropy, is_top1 = (score.new_zeros(mask.shape).masked_scatter(mask, score) for score in scores)
         loss = -log_probs.sum() / (mask.sum().clamp(min=1) if num_items is None else num_items)
         return FusedCausalLMOutput(
             loss=loss, log_probs=log_probs, entropy=entropy, is_top1=is_top1.bool(), label_mask=mask
@@ -72,7 +72,7 @@ def scored(hidden: torch.Tensor, labels: torch.Tensor, head: torch.nn.Module) ->
         with torch.no_grad():
             entropy = -(log_probs.exp() * log_probs).sum(-1)
             is_top1 = log_probs.argmax(-1) == labels
-        return log_probs.gather(-1, labels[:, None])[:, 0], entropy, is_top1.to(hidden.dtype)
+        return log_probs.gather(-1, labels[:, None])[:, 0], entropy, is_top1.float()
 
     if len(labels) <= POSITIONS:
         return list(score(hidden, labels))

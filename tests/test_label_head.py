@@ -40,6 +40,22 @@ def outcome(model, **kwargs):
     return outputs, [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
+@pytest.mark.parametrize("weights", ["whole", "autocast"])
+def test_bfloat16(weights):
+    found = {}
+    for ours in (False, True):
+        model = model_with_head(adapter=weights == "autocast")
+        if weights == "whole":
+            model = model.to(torch.bfloat16)
+        if ours:
+            score_labels_only(model)
+        with torch.autocast("cpu", torch.bfloat16, enabled=weights == "autocast"):
+            found[ours], gradients = outcome(model)
+        assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+    assert found[True].log_probs.dtype == found[False].log_probs.dtype == torch.float32
+    torch.testing.assert_close(found[True].loss, found[False].loss, rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.parametrize("positions", [1024, 5])
 @pytest.mark.parametrize("adapter", [False, True])
 def test_the_same_as_trl(positions, adapter, monkeypatch):
