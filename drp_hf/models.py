@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_CONFIG = "adapter_config.json"
+RUN_FILES = ("run.json", "trainer_state.json", "training_args.bin")
+"""What a training writes beside the model: when it ran, and how it went."""
 
 
 def adapter_chain(name: str) -> tuple[str, list[str]]:
@@ -117,9 +119,17 @@ def load_model_and_tokenizer(
 
 
 def model_identity(name: str) -> list[str]:
-    """What makes a model that model: the content of local folders, the name of one on the Hub."""
+    """What makes a model that model: the content of local folders, the name of one on the Hub.
+
+    What a training leaves beside a model is no part of it, nor is what lies in folders below it, as checkpoints do.
+    """
+
+    def identity(part: str) -> str:
+        files = (file for file in Path(part).iterdir() if file.name not in RUN_FILES)
+        return fingerprint(part, files)
+
     base, adapters = adapter_chain(name)
-    return [fingerprint(part) if Path(part).exists() else part for part in [base, *adapters]]
+    return [identity(part) if Path(part).is_dir() else part for part in [base, *adapters]]
 
 
 def parameter_count(name: str) -> int | None:

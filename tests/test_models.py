@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from drp_hf.embedded import resolve
 from drp_hf.errors import DRPError
-from drp_hf.models import adapter_chain, load_model_and_tokenizer, load_tokenizer, local_model_dir
+from drp_hf.models import adapter_chain, load_model_and_tokenizer, load_tokenizer, local_model_dir, model_identity
 
 IDS = torch.tensor([[1, 2, 3, 4, 5]])
 
@@ -99,3 +99,17 @@ def test_names_that_lead_nowhere(tmp_path):
     config.write_text(json.dumps({"base_model_name_or_path": str(tmp_path)}))
     with pytest.raises(DRPError, match="stands on itself"):
         adapter_chain(str(tmp_path))
+
+
+def test_what_lies_beside_a_model_does_not_change_it(chain, tmp_path):
+    folder, _ = chain
+    student = tmp_path / "student"
+    shutil.copytree(folder / "second", student)
+    before = model_identity(str(student))
+    assert before == model_identity(str(folder / "second")) and len(before) == 3
+    for name in ("run.json", "trainer_state.json", "checkpoint-2/adapter_model.safetensors", "eval/outputs.sqlite"):
+        (student / name).parent.mkdir(exist_ok=True)
+        (student / name).write_text("another time")
+    assert model_identity(str(student)) == before
+    (student / "adapter_config.json").write_text((student / "adapter_config.json").read_text() + " ")
+    assert model_identity(str(student))[:2] == before[:2] and model_identity(str(student)) != before
