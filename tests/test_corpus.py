@@ -238,6 +238,8 @@ def test_no_path_of_this_machine_is_told(tmp_path, monkeypatch):
         f"{tmp_path}/models/7b": "models/7b",
         "~/models/7b": "models/7b",
         "/scratch/somebody/x.jsonl": "x.jsonl",
+        "../../scratch/somebody/x.jsonl": "x.jsonl",
+        "../models/7b": "models/7b",
         "data/x.jsonl": "data/x.jsonl",
         "Qwen/Qwen3-0.6B": "Qwen/Qwen3-0.6B",
         "slicing": "slicing",

@@ -100,6 +100,11 @@ def test_every_kind_is_found_wherever_it_stands(secret, around):
     assert kind == SECRETS[secret] and found == secret
 
 
+def test_a_path_that_climbs_is_found():
+    (found,) = find_secrets("read ../.." + "/home/" + "ada/acme/x.jsonl")
+    assert found[0] == "home folder" and found[1].endswith("/home/" + "ada")
+
+
 def test_the_home_of_the_administrator_is_one():
     assert list(find_secrets("see /ro" + "ot/runs and /ro" + "ot/data")) == [("home folder", "/ro" + "ot")]
 

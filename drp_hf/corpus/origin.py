@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -70,11 +71,11 @@ def public_path(value: Any) -> Any:
     """A path without the folders that are nobody else's business; any other setting as it is.
 
     Below the working folder a path is made relative to it, else below the home folder to that; of any other absolute
-    path only the name is left.
+    path, and of one that climbs (`../…`), only the name is left.
     """
-    if not isinstance(value, str) or not value.startswith(("/", "~")):
+    if not isinstance(value, str) or not (value.startswith(("/", "~")) or ".." in Path(value).parts):
         return value
-    path = Path(value).expanduser()
+    path = Path(os.path.abspath(Path(value).expanduser()))
     for known in (Path.cwd(), Path.home()):
         if path.is_relative_to(known):
             return path.relative_to(known).as_posix()

@@ -126,7 +126,7 @@ _NOBODY = frozenset(
 def _is_path(match: re.Match[str]) -> bool:
     """Whether a path begins at the root of a machine, and not at a web site's."""
     before = match.string[max(0, match.start() - 7) : match.start()]
-    return before.endswith("file://") or _begins_here(match, ".:/~")
+    return before.endswith(("file://", "..")) or _begins_here(match, ".:/~")
 
 
 _NO_PERSON = frozenset("git noreply no-reply email e-mail mail test".split()) | _NOBODY
