@@ -21,6 +21,7 @@ from datasets import Features
 from drp_hf.errors import DRPError
 
 ROWS_PER_GROUP = 1000
+PERMISSIONS = "choose another folder, or correct its permissions."
 
 
 def content_key(*parts: Any) -> str:
@@ -46,16 +47,19 @@ class RowStore:
             does), and a row costs no wait for the disk.
 
     Raises:
-        DRPError: another process has it open, or the file is not a store.
+        DRPError: another process has it open, it cannot be written, or the file is not a store.
     """
 
     def __init__(self, path: str | Path, remakeable: bool = False):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # One connection may serve several threads: SQLite itself is built serialised.
-        self._db = sqlite3.connect(self.path, timeout=1, isolation_level=None, check_same_thread=False)
         self._transaction = threading.Lock()
         self._owner = self.path.with_name(f"{self.path.name}-owner")
+        try:
+            # One connection may serve several threads: SQLite itself is built serialised.
+            self._db = sqlite3.connect(self.path, timeout=1, isolation_level=None, check_same_thread=False)
+        except sqlite3.OperationalError as error:
+            raise DRPError(f"{self.path} cannot be opened ({error}): {PERMISSIONS}") from error
         try:
             # An exclusive lock needs no shared memory, so that network file systems work too.
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
@@ -66,10 +70,12 @@ class RowStore:
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as error:
             self._db.close()
-            holder = self._owner.read_text(encoding="utf-8") if self._owner.exists() else "another process"
-            raise DRPError(
-                f"{self.path} cannot be opened ({error}): {holder} uses it; wait for it, or choose another folder."
-            ) from error
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                holder = self._owner.read_text(encoding="utf-8") if self._owner.exists() else "another process"
+                advice = f"{holder} uses it; wait for it, or choose another folder."
+            else:
+                advice = PERMISSIONS
+            raise DRPError(f"{self.path} cannot be opened ({error}): {advice}") from error
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise DRPError(f"{self.path} is not a row store ({error}): delete it to start afresh.") from error

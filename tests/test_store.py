@@ -88,6 +88,13 @@ def test_one_writer_at_a_time(tmp_path):
     RowStore(tmp_path / "rows.sqlite").close()
 
 
+def test_what_cannot_be_opened_blames_nobody(tmp_path):
+    (tmp_path / "rows.sqlite").mkdir()
+    (tmp_path / "rows.sqlite-owner").write_text("process 123 on a machine of long ago")
+    with pytest.raises(DRPError, match="rows.sqlite cannot be opened .*: choose another folder, or correct its perm"):
+        RowStore(tmp_path / "rows.sqlite")
+
+
 def test_another_file_is_not_a_store(tmp_path):
     (tmp_path / "rows.sqlite").write_text("hello, I am a text file, quite a long one\n" * 50)
     with pytest.raises(DRPError, match="rows.sqlite is not a row store"):
