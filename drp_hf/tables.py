@@ -141,8 +141,11 @@ def _open_data_set(source: str | Path, split: str | None) -> dict[str, Table]:
     try:
         loaded = load_dataset(str(source), split=split, cache_dir=cache and str(cache))
     except Exception as error:  # a library's many ways to say that it cannot be loaded
-        cause = " ".join(str(error).split())
-        raise DRPError(f"the data set {source} cannot be loaded ({type(error).__name__}: {cause}).") from error
+        cause = error
+        while cause.__cause__:  # what datasets raises last says only that something has failed
+            cause = cause.__cause__
+        said = " ".join(str(cause).split())
+        raise DRPError(f"the data set {source} cannot be loaded ({type(cause).__name__}: {said}).") from error
     data_sets: dict[str, Dataset] = dict(loaded) if isinstance(loaded, DatasetDict) else {str(split): loaded}
     tables = {}
     for name, data_set in data_sets.items():

@@ -48,7 +48,7 @@ def test_json_lines(tmp_path):
     assert second.trace.model == "unknown" and second.location == f"{path} row 3"
 
 
-@pytest.mark.parametrize("answer, text", [(5, "5"), (2.5, "2.5"), (" 5\n", "5")])
+@pytest.mark.parametrize("answer, text", [(5, "5"), (2.5, "2.5"), (7.0, "7"), (" 5\n", "5")])
 def test_a_number_is_an_answer(tmp_path, answer, text):
     assert readings(write(tmp_path / "t.jsonl", {**ROW, "answer": answer}))[0].trace.answer == text
 
@@ -89,6 +89,10 @@ def test_a_folder_gives_its_splits(tmp_path):
     assert [reading.trace for reading in splits["train"]] == [TRACE, TRACE]
     (only,) = read_traces(tmp_path / "set", "test").items()
     assert only[0] == "test" and next(iter(only[1])).location == f"{tmp_path / 'set'} (test) row 1"
+    ((name, part),) = read_traces(tmp_path / "set", "train[:1]").items()
+    assert (name, len(part)) == ("train", 1)
+    with pytest.raises(DRPError, match=r"split is 'train\+test': give one split"):
+        read_traces(tmp_path / "set", "train+test")
 
 
 def test_real_traces_are_all_read(shared_data):
@@ -211,6 +215,13 @@ def test_what_does_not_exist(source):
 def test_a_data_set_that_cannot_be_loaded():
     with pytest.raises(DRPError, match=r"^the data set somebody/no-such-set cannot be loaded \("):
         read_traces("somebody/no-such-set")
+
+
+def test_what_is_wrong_with_a_file_of_a_folder_is_said(tmp_path):
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set" / "train.jsonl", ROW, b'{"question": ')
+    with pytest.raises(DRPError, match="JSON parse error"):
+        read_traces(tmp_path / "set")
 
 
 def test_other_mistakes(tmp_path):

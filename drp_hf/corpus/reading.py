@@ -7,6 +7,7 @@ cut off, far too long, …) is handed out with the trace as its `problem`, so th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +77,15 @@ def read_traces(source: str | Path, split: str | None = None) -> dict[str, Readi
         source: a JSON Lines or Parquet file (one split, `train`), a data set folder, or the name of a data set on the
             Hub. Columns: `question`, `answer`, either `reasoning` and `response` or `output` (the whole output; its
             opening think tag may be missing, as where the prompt ends in it), and *optional* `model`.
-        split: the split to read; all of them if None.
+        split: the split to read, or a part of one (`train[:100]`); all of them if None.
 
     Returns:
-        The readings by split.
+        The readings by split; those of a part have the name of the whole.
 
     Raises:
         DRPError: not found, empty, unreadable, or a column is missing or of the wrong type.
     """
-    return {name: Readings(table) for name, table in _open(source, split, traces=True).items()}
+    return {_split_name(name): Readings(table) for name, table in _open(source, split, traces=True).items()}
 
 
 def read_problems(source: str | Path, split: str | None = None) -> list[Problem]:
@@ -102,7 +103,7 @@ def read_problems(source: str | Path, split: str | None = None) -> list[Problem]
         for field in PROBLEM_FIELDS:
             if row[field] is None or not str(row[field]).strip():
                 raise DRPError(f"{table.name} row {number}: the field {field!r} is empty; fill it or drop the row.")
-        problems.append(Problem(str(row["question"]).strip(), str(row["answer"]).strip()))
+        problems.append(Problem(str(row["question"]).strip(), _text(row["answer"]).strip()))
     return problems
 
 
@@ -133,8 +134,13 @@ def split_output(output: str) -> tuple[str, str, str]:
     return "", output.strip(), problem
 
 
+def _text(value: object) -> str:
+    """A field as text. Whole numbers become floats where a table lacks one of them: `7.0` is 7."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def _reading(location: str, row: Mapping[str, Any]) -> Reading:
-    values = {name: "" if row.get(name) is None else str(row[name]) for name in (*TRACE_FIELDS, "output", "model")}
+    values = {name: "" if row.get(name) is None else _text(row[name]) for name in (*TRACE_FIELDS, "output", "model")}
     size = sum(map(len, values.values()))
     if size > MAX_CHARACTERS:
         short = {name: values[name] for name in ("question", "answer", "model") if len(values[name]) < 10_000}
@@ -165,6 +171,16 @@ def _reading(location: str, row: Mapping[str, Any]) -> Reading:
 
 
 # -------------------------------------------------------------------------------------------------------- columns
+
+PART = re.compile(r"(\w+(?:\.\w+)*)(\[.*\])?")
+"""A split as `load_dataset` names them, or a part of one."""
+
+
+def _split_name(split: str) -> str:
+    part = PART.fullmatch(split)
+    if not part:
+        raise DRPError(f"split is {split!r}: give one split, or a part of one (train[:100]).")
+    return part[1]
 
 
 def _open(source: str | Path, split: str | None, traces: bool) -> dict[str, Source]:
