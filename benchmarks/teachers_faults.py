@@ -103,7 +103,7 @@ def kill(server: ChatServer, folder: Path, traces: Path, at: int) -> tuple[int, 
         return since, set()
     with RowStore(store) as replies:
         kept = [replies.get(key) for key in replies]
-    return since, {body_hash(request_body("rule", Request(**row["request"]), True)) for row in kept}
+    return since, {body_hash(request_body("rule", Request(**row["request"]))) for row in kept}
 
 
 def contents(corpus: Path) -> dict[str, bytes]:

@@ -138,10 +138,10 @@ def test_the_same_request_is_submitted_once(tmp_path):
 
 
 def test_schemas_go_along_where_they_are_wanted(tmp_path):
-    for wanted in (True, False):
+    for wanted in (True, False):  # one store: a reply without a schema is none to a request with one
+        teacher = LanguageModelTeacher("teacher", count, structured_outputs=wanted)
         with ChatServer(rule) as server:
-            (tmp_path / str(wanted)).mkdir()
-            Rows(tmp_path / str(wanted)).make(asker_of(server, structured_outputs=wanted))
+            Rows(tmp_path, teacher).make(asker_of(server))
         lines = [line for content in server._batches.contents.values() for line in content.splitlines()]
         asked = [json.loads(line) for line in lines if b'"messages"' in line and b'"method"' in line]
         assert len(asked) == len(TRACES) and all(("response_format" in line["body"]) == wanted for line in asked)

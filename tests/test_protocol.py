@@ -584,7 +584,7 @@ def test_what_the_teacher_is_shown_of_its_bad_reply_is_bounded():
 
 
 def test_an_exchange_ends():
-    exchange = Exchange([], {}, lambda reply: reply, 10, 0.0)
+    exchange = Exchange([], {}, lambda reply: reply, 10, 0.0, True)
     converse(exchange.ask(), "7")
     assert converse(exchange.send_back("odd"), "8")[0] == 8
     with pytest.raises(Unusable, match="even"):

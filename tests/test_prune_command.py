@@ -247,9 +247,37 @@ def test_wrong_settings(tmp_path, monkeypatch, capsys):
     assert status == 2 and "invalid choice: 'extreme'" in message
     status, message = drp(monkeypatch, capsys, TRACES, "--output-dir", folder, "--tokenizer", str(tmp_path))
     assert status == 2 and message.startswith("error: ") and str(tmp_path) in message.replace("\n", "")
+    flags = ("--strength", "goal", "--candidates", "3")
+    status, message = drp(monkeypatch, capsys, TRACES, "--output-dir", folder, *flags)
+    assert status == 2 and "leave out strength goal" in message
     status, message = drp(monkeypatch, capsys, TRACES, "--output-dir", folder, "--split", "test")
     assert status == 2 and "is one file: leave out the split 'test'" in message
     assert not folder.exists()
+
+
+def test_nothing_else_is_written_over(tmp_path, monkeypatch, capsys):
+    def refused(traces, folder) -> str:
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        status, message = drp(monkeypatch, capsys, traces, "--output-dir", folder)
+        assert status == 2 and "give another output_dir" in message
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+        return message
+
+    for name in ("README.md", "run.json", "raw/mine.parquet"):
+        folder = tmp_path / name.partition(".")[0].partition("/")[0]
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("mine")
+        assert f"{folder / name} is there already" in refused(TRACES, folder)
+    assert drp(monkeypatch, capsys, TRACES, "--output-dir", tmp_path / "corpus")[0] == 0
+    assert "would be written over" in refused(tmp_path / "corpus" / "raw" / "train.parquet", tmp_path / "corpus")
+
+
+def test_a_part_of_a_split_has_its_name(tmp_path, monkeypatch, capsys):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_bytes(TRACES.read_bytes())
+    folder = tmp_path / "corpus"
+    assert drp(monkeypatch, capsys, tmp_path / "set", "--output-dir", folder, "--split", "train[:3]")[0] == 0
+    assert {split: len(rows) for split, rows in load_dataset(str(folder)).items()} == {"train": 3}
 
 
 def test_a_configuration_file_sets_what_flags_do(tmp_path, monkeypatch, capsys):

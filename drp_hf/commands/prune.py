@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import drp_hf
-from drp_hf.candidates import HOTTEST, strengths, temperatures
+from drp_hf.candidates import HOTTEST, STRENGTHS, strengths, temperatures
 from drp_hf.commands.parsing import parse_and_run
 from drp_hf.corpus import VIEWS, view_file
 from drp_hf.corpus.origin import DECIDES_NOTHING, read_origin
@@ -201,6 +201,7 @@ def main(config: PruneConfig) -> Path:
     if config.dry_run:
         print_estimate(estimate_run(config, splits, teachers, count_tokens), config.price_input, config.price_output)
         return output_dir
+    check_output_dir(output_dir, Path(config.traces))
     tally = Tally()
     with RowStore(output_dir / STORE, remakeable=True) as store, _scores(config) as scores:
         prunings = Prunings(splits, teachers, store, count_tokens, [config.tokenizer, deciding_code()])
@@ -244,12 +245,26 @@ def check(config: PruneConfig) -> None:
         raise DRPError(
             f"candidates vary in temperature only with a language model, from a temperature below {HOTTEST:g} up."
         )
+    if config.candidates > 1 and config.vary == "strength" and config.strength not in STRENGTHS:
+        raise DRPError(
+            f"candidates vary in strength among {', '.join(STRENGTHS)}: leave out strength {config.strength}, or "
+            "candidates."
+        )
     if (config.select == "student-nll") != bool(config.student):
         raise DRPError("select student-nll and student go together: give both or neither.")
     positive = ("max_tokens", "context_length", "concurrency", "max_attempts", "timeout", "poll_seconds")
     for name in (*positive, "requests_per_minute", "tokens_per_minute"):
         if getattr(config, name) is not None and getattr(config, name) <= 0:
             raise DRPError(f"{name} is {getattr(config, name)}: it must be above 0.")
+
+
+def check_output_dir(output_dir: Path, traces: Path) -> None:
+    """Refuses, with a `DRPError`, to write over what no `drp prune` wrote, or over what is read."""
+    written = ["README.md", "run.json", *(f"{view}/*.parquet" for view in VIEWS)]
+    if not (output_dir / STORE).exists() and (found := [file for name in written for file in output_dir.glob(name)]):
+        raise DRPError(f"{found[0]} is there already, and of no corpus made here: give another output_dir.")
+    if any((output_dir / view).resolve() in traces.resolve().parents for view in VIEWS):
+        raise DRPError(f"{traces} would be written over: give another output_dir.")
 
 
 def token_counter(tokenizer: str) -> Callable[[str], int]:
@@ -289,6 +304,7 @@ def make_teachers(config: PruneConfig, count_tokens: Callable[[str], int]) -> li
             temperature=temperature,
             max_tokens=config.max_tokens,
             context=config.context_length,
+            structured_outputs=config.structured_outputs,
             fallback=SlicingTeacher(strength, config.segmentation) if config.fallback else None,
         )
         for strength, temperature in settings
@@ -316,13 +332,11 @@ def make_asker(config: PruneConfig) -> Asker:
     if config.teacher == "vllm":
         from drp_hf.teachers.vllm import VLLMAsker
 
-        return VLLMAsker(config.model, config.concurrency, config.structured_outputs)
+        return VLLMAsker(config.model, config.concurrency)
     if config.teacher == "batch":
         from drp_hf.teachers.batch import BatchAsker
 
-        return BatchAsker(
-            config.model, config.base_url, config.max_attempts, config.structured_outputs, config.poll_seconds
-        )
+        return BatchAsker(config.model, config.base_url, config.max_attempts, config.poll_seconds)
     from drp_hf.teachers.chat import ChatAsker
 
     return ChatAsker(
@@ -333,7 +347,6 @@ def make_asker(config: PruneConfig) -> Asker:
         config.tokens_per_minute,
         config.max_attempts,
         config.timeout,
-        config.structured_outputs,
     )
 
 

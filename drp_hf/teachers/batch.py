@@ -39,7 +39,6 @@ class BatchAsker(Asker):
         model: name of the model, as the provider knows it.
         base_url: address of the provider; OpenAI's if None.
         max_attempts: batches that a request may be in, in one run, after which its row goes on without a reply.
-        structured_outputs: whether the schema of the reply goes along.
         poll_seconds: time between two looks at the batches.
         requests_per_batch: requests in a file at most; OpenAI takes 50,000.
         bytes_per_batch: size of a file at most; OpenAI takes 200 MB.
@@ -50,7 +49,6 @@ class BatchAsker(Asker):
         model: str,
         base_url: str | None = None,
         max_attempts: int = 3,
-        structured_outputs: bool = True,
         poll_seconds: float = 60.0,
         requests_per_batch: int = 50_000,
         bytes_per_batch: int = 190_000_000,
@@ -60,7 +58,6 @@ class BatchAsker(Asker):
         # Creates batches: one whose answer was lost is not created again, but found by its name at the next start.
         self.once = self.client.with_options(max_retries=0)
         self.max_attempts = max_attempts
-        self.structured_outputs = structured_outputs
         self.poll_seconds = poll_seconds
         self.requests_per_batch = requests_per_batch
         self.bytes_per_batch = bytes_per_batch
@@ -115,7 +112,7 @@ class BatchAsker(Asker):
             yield file
 
     def _line(self, key: str, request: Request) -> bytes:
-        body = request_body(self.model, request, self.structured_outputs)
+        body = request_body(self.model, request)
         line = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
         return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 

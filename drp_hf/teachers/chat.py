@@ -29,7 +29,6 @@ class ChatAsker(Asker):
         requests_per_minute, tokens_per_minute: limits to keep to, evenly spread; None for no limit.
         max_attempts: attempts for one request, after which its row goes on without a reply.
         timeout: seconds that one attempt may take.
-        structured_outputs: whether the server is given the schema of the reply.
     """
 
     def __init__(
@@ -41,14 +40,12 @@ class ChatAsker(Asker):
         tokens_per_minute: float | None = None,
         max_attempts: int = 8,
         timeout: float = 300.0,
-        structured_outputs: bool = True,
     ) -> None:
         self.model = model
         self.options = client_options(base_url)
         self.concurrency = concurrency
         self.max_attempts = max_attempts
         self.timeout = timeout
-        self.structured_outputs = structured_outputs
         self.requests_per_minute = requests_per_minute
         self.tokens_per_minute = tokens_per_minute
 
@@ -93,7 +90,7 @@ class ChatAsker(Asker):
             replies.put(*keeper.waiting)  # what an interruption left there
 
     async def _ask(self, request: Request, tally: Tally) -> Reply | Unanswered:
-        body = request_body(self.model, request, self.structured_outputs)
+        body = request_body(self.model, request)
         for attempt in range(self.max_attempts):
             await asyncio.sleep(delay_before(attempt))
             try:
@@ -138,7 +135,7 @@ class Keeper:
                 await asyncio.shield(asyncio.to_thread(self.replies.put, *answered))
 
 
-def request_body(model: str, request: Request, structured_outputs: bool) -> dict[str, Any]:
+def request_body(model: str, request: Request) -> dict[str, Any]:
     """The body of a chat completion request."""
     body = {
         "model": model,
@@ -146,7 +143,7 @@ def request_body(model: str, request: Request, structured_outputs: bool) -> dict
         "temperature": request.temperature,
         "max_tokens": request.max_tokens,
     }
-    if structured_outputs and request.schema:
+    if request.schema:
         schema = {"name": "pruning", "strict": True, "schema": request.schema}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     return body

@@ -32,6 +32,7 @@ class LanguageModelTeacher(Teacher):
         temperature: 0 is greedy.
         max_tokens: a reply is cut after so many tokens.
         context: tokens that the language model reads and writes in one call; longer traces are cut into windows.
+        structured_outputs: whether the schema of the reply goes along, for the server to enforce.
         fallback: who decides where the language model's pruning cannot be used.
     """
 
@@ -45,9 +46,10 @@ class LanguageModelTeacher(Teacher):
         temperature: float = 0.0,
         max_tokens: int = 4096,
         context: int = 32_768,
+        structured_outputs: bool = True,
         fallback: Teacher | None = None,
     ) -> None:
-        self.protocol = PROTOCOLS[protocol](strength, segmentation, max_tokens, temperature)
+        self.protocol = PROTOCOLS[protocol](strength, segmentation, max_tokens, temperature, structured_outputs)
         self.window_tokens = self.protocol.window_tokens(context)
         if self.window_tokens < SMALLEST_WINDOW:
             raise DRPError(
@@ -60,6 +62,7 @@ class LanguageModelTeacher(Teacher):
         traits += [f"segmentation {segmentation}"] if segmentation != "skill" else []
         traits += [f"temperature {temperature:g}"] if temperature else []
         traits += [f"context {context}", f"max_tokens {max_tokens}"] if (context, max_tokens) != (32_768, 4096) else []
+        traits += ["no schema"] if not structured_outputs else []
         traits += [f"else {fallback.name}"] if fallback else []
         self.name = f"{model} ({', '.join(traits)})"
 

@@ -47,10 +47,21 @@ class PaperProtocol:
 
     name = "paper"
 
-    def __init__(self, strength: str, segmentation: Segmentation, max_tokens: int, temperature: float) -> None:
+    def __init__(
+        self,
+        strength: str,
+        segmentation: Segmentation,
+        max_tokens: int,
+        temperature: float,
+        structured_outputs: bool = True,
+    ) -> None:
         self.strength = strength
         self.segmentation = segmentation
-        self.settings = {"max_tokens": max_tokens, "temperature": temperature}
+        self.settings = {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "structured_outputs": structured_outputs,
+        }
 
     def window_tokens(self, context: int) -> int:
         """Tokens of a window for which replies and a context of that many tokens have room."""

@@ -68,6 +68,7 @@ class Exchange:
         read: reads a reply's JSON; raises `Unusable`.
         max_tokens: a reply is cut after so many tokens.
         temperature: 0 is greedy.
+        structured_outputs: whether the schema goes along.
     """
 
     messages: list[Message]
@@ -75,6 +76,7 @@ class Exchange:
     read: Callable[[Any], Any]
     max_tokens: int
     temperature: float
+    structured_outputs: bool
     sent_back: bool = field(default=False, init=False)
 
     def ask(self) -> Generator[Request, Reply, Any]:
@@ -83,7 +85,8 @@ class Exchange:
         Raises:
             Unusable: the second reply is no better.
         """
-        reply = yield Request(tuple(self.messages), self.schema, self.max_tokens, self.temperature)
+        schema = self.schema if self.structured_outputs else None
+        reply = yield Request(tuple(self.messages), schema, self.max_tokens, self.temperature)
         self.messages.append({"role": "assistant", "content": _SURROGATE.sub("?", reply.text[:QUOTED])})
         try:
             return self.read(parse_json(reply))
@@ -114,16 +117,28 @@ class CompactProtocol:
             rewritten as a whole (the paper's ablation).
         max_tokens: a reply is cut after so many tokens.
         temperature: 0 is greedy.
+        structured_outputs: whether the schema of the reply goes along.
     """
 
     name = "compact"
 
-    def __init__(self, strength: str, segmentation: Segmentation, max_tokens: int, temperature: float) -> None:
+    def __init__(
+        self,
+        strength: str,
+        segmentation: Segmentation,
+        max_tokens: int,
+        temperature: float,
+        structured_outputs: bool = True,
+    ) -> None:
         self.with_skill = segmentation == "skill"
         self.whole = segmentation == "none"
         self.system = whole_system(strength) if self.whole else _system(strength, self.with_skill)
         self.schema = WHOLE_SCHEMA if self.whole else _schema(self.with_skill)
-        self.settings = {"max_tokens": max_tokens, "temperature": temperature}
+        self.settings = {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "structured_outputs": structured_outputs,
+        }
 
     def window_tokens(self, context: int) -> int:
         """Tokens of a window for which a context of that many tokens has room, prompt and replies included."""

@@ -23,13 +23,11 @@ class VLLMAsker(Asker):
     Args:
         model: a model's name, as in [`~drp_hf.models.adapter_chain`].
         batch_size: requests under way at the same time.
-        structured_outputs: whether replies are held to their schema.
     """
 
-    def __init__(self, model: str, batch_size: int = 256, structured_outputs: bool = True) -> None:
+    def __init__(self, model: str, batch_size: int = 256) -> None:
         self.model = model
         self.batch_size = batch_size
-        self.structured_outputs = structured_outputs
         self.numbers = count()
 
     @cached_property
@@ -78,12 +76,11 @@ class VLLMAsker(Asker):
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        schema = request.schema if self.structured_outputs else None
         return SamplingParams(
             max_tokens=request.max_tokens,
             temperature=request.temperature,
             stop_token_ids=sorted(self.engine.stop_ids),
-            structured_outputs=StructuredOutputsParams(json=dict(schema)) if schema else None,
+            structured_outputs=StructuredOutputsParams(json=dict(request.schema)) if request.schema else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
             detokenize=False,
         )
