@@ -183,6 +183,8 @@ def figures(
         DRPError: the two do not have the same questions, or a constant is unknown.
     """
     used = _constants(constants)
+    if isinstance(budgets, int):
+        raise DRPError(f"budgets is {budgets}: give a list of tokens.")
     if baseline is not None and baseline.n_questions != table.n_questions:
         raise DRPError(
             f"The baseline answers {baseline.n_questions} questions and the model {table.n_questions}: compare them "

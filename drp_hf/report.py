@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from drp_hf import plots, report_figures
+from drp_hf.errors import DRPError
 from drp_hf.evaluations import read_evaluation
 from drp_hf.figures import budget_curve
 from drp_hf.published import SOURCE, published_points
@@ -54,6 +55,8 @@ def write_report(
     from drp_hf import __version__
 
     output_html = Path(output_html)
+    if output_html.is_dir():
+        raise DRPError(f"{output_html} is a folder: give the page's name, such as {output_html / 'report.html'}.")
     benchmarks = compare([read_evaluation(folder) for folder in run_dirs])
     corpus = read_corpus(Path(corpus_dir)) if corpus_dir else None
 

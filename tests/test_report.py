@@ -620,6 +620,12 @@ def test_where_thinking_ends(output, reasoning, response, closed):
 # --------------------------------------------------------------------------------------------------- parts and errors
 
 
+def test_a_folder_is_no_page(data, tmp_path):
+    with pytest.raises(DRPError, match="is a folder: give the page's name, such as .*report.html"):
+        write_report(tmp_path, runs_of(data, "other"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_damaged_corpus(data, tmp_path):
     def fails(message):
         with pytest.raises(DRPError, match=message):

@@ -169,12 +169,13 @@ def test_outputs_of_drp_evaluate_can_be_scored_again(tmp_path):
     [
         ({"max_tokens": 0}, "max_tokens is 0"),
         ({"budgets": [10, -1]}, "budgets holds -1"),
-        ({"baseline": "run"}, "run is both the baseline and the folder to write"),
+        ({"baseline": "run"}, "run is both the baseline and a folder to write"),
+        ({"baseline": "run/u", "files": ["t.jsonl", "u.jsonl"]}, "run/u is both the baseline and a folder to write"),
     ],
 )
 def test_settings_that_cannot_be_used(tmp_path, settings, message):
     with pytest.raises(DRPError, match=message):
-        main(ScoreConfig(files=["t.jsonl"], output_dir="run", **settings))
+        main(ScoreConfig(**{"files": ["t.jsonl"], "output_dir": "run"} | settings))
 
 
 # ------------------------------------------------------------------------------------------------------- the Hub

@@ -224,6 +224,14 @@ def test_mistakes_are_named(metric):
     for wrong in (7, {"text": "a"}, {"output": "a", "response": "b"}, {"reasoning": "a"}):
         with pytest.raises(DRPError, match=r"predictions\[1\] is .*: give a text, or a dictionary with output"):
             metric.compute(predictions=["a", wrong], references=["1", "1"])
+    with pytest.raises(DRPError, match=r"predictions\[0\] has output None: give a text"):
+        metric.compute(predictions=[{"output": None}], references=["1"], n_tokens=[1])
+    with pytest.raises(DRPError, match="n_tokens is 3: give a list with a value for each question"):
+        metric.compute(**good, n_tokens=3)
+    with pytest.raises(DRPError, match=r"predictions\[0\] has -3 tokens: give 0 or more"):
+        metric.compute(**good, n_tokens=[-3])
+    with pytest.raises(DRPError, match="budgets is 5: give a list of tokens"):
+        metric.compute(**good, n_tokens=[1], budgets=5)
     with pytest.raises(DRPError, match=r"predictions\[0\] is empty"):
         metric.compute(predictions=[[]], references=["1"])
     with pytest.raises(DRPError, match="alpha=2 sets no constant"):

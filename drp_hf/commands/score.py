@@ -279,8 +279,9 @@ def _check(config: ScoreConfig) -> None:
             raise DRPError(f"{name} is {value}: it must be at least 1.")
     if min(config.budgets, default=1) < 1:
         raise DRPError(f"budgets holds {min(config.budgets)}: it must be at least 1.")
-    if config.baseline and Path(config.baseline).resolve() == Path(config.output_dir).resolve():
-        raise DRPError(f"{config.output_dir} is both the baseline and the folder to write: give another output_dir.")
+    for folder in run_folders(config.files, config.output_dir):
+        if config.baseline and Path(config.baseline).resolve() == folder.resolve():
+            raise DRPError(f"{folder} is both the baseline and a folder to write: give another output_dir.")
 
 
 def cli() -> None:

@@ -178,6 +178,8 @@ def _sample(sample, where):
             f"{where} is {sample!r:.80}: give a text, or a dictionary with output (or reasoning and response), and "
             "n_tokens and finished as far as they are known."
         )
+    if missing := [name for name in _KEYS[0] | _KEYS[1] if not isinstance(sample.get(name, ""), str)]:
+        raise DRPError(f"{where} has {missing[0]} {sample[missing[0]]!r:.80}: give a text.")
     output = sample["output"] if "output" in sample else render_output(sample["reasoning"], sample["response"])
     # Half a surrogate pair can be in a text of a model, but in no Arrow file.
     output = output.encode(errors="replace").decode()
@@ -204,6 +206,8 @@ def _table(prefix, predictions, references, n_tokens, finished, tokenizer, limit
             count = count if sample["n_tokens"] is None else sample["n_tokens"]
             if count is None:
                 count = _count(prefix, index, sample["output"], tokenizer)
+            if count < 0:
+                raise DRPError(f"{prefix}predictions[{index}] has {count} tokens: give 0 or more.")
             whole = whole if sample["finished"] is None else sample["finished"]
             if whole is None and limit is not None:
                 whole = count < limit
@@ -223,6 +227,8 @@ def _table(prefix, predictions, references, n_tokens, finished, tokenizer, limit
 
 def _in_shape(name, values, predictions):
     """One value a sample, of a list that has one value or a list of them for each question."""
+    if isinstance(values, (bool, int, float, str)):
+        raise DRPError(f"{name} is {values!r}: give a list with a value for each question.")
     if values is None:
         return [None] * sum(map(len, predictions))
     nested = [value if isinstance(value, (list, tuple)) else [value] for value in values]
