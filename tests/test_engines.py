@@ -16,7 +16,7 @@ from drp_hf.embedded import resolve
 from drp_hf.engines import Completion, Sampling, make_engine, render_prompt
 from drp_hf.engines.base import stop_ids, usable_context
 from drp_hf.engines.transformers import TransformersEngine, _choose, _nucleus, _Row
-from drp_hf.engines.vllm import _rank_limit, why_merged
+from drp_hf.engines.vllm import rank_limit, rank_of, why_merged
 from drp_hf.errors import DRPError
 
 QUESTIONS = [
@@ -209,7 +209,7 @@ def test_which_adapters_vllm_cannot_serve(tmp_path, config, reason):
     config.save_pretrained(tmp_path)
     assert why_merged(str(tmp_path)) == reason
     if not reason:
-        assert _rank_limit(str(tmp_path)) == 32
+        assert rank_limit(rank_of(str(tmp_path))) == 32
 
 
 def test_unknown_and_missing_engines(monkeypatch):

@@ -25,7 +25,8 @@ from drp_hf.embedded import EMBEDDED, STUDENT, STUDENT_PROMPT
 from drp_hf.errors import DRPError
 from drp_hf.hub.publication import PICKLES
 from drp_hf.hub.student import student_publication
-from drp_hf.hub.student_run import hub_name, is_local, student_of, trained_prompt
+from drp_hf.hub.student_card import student_card
+from drp_hf.hub.student_run import Student, hub_name, is_local, student_of, trained_prompt
 from drp_hf.records import final_response, render_output
 from tests.test_eval_results import evaluation
 
@@ -178,6 +179,18 @@ def test_the_card(adapter, corpus, tmp_path):
     parsed = parse((SFTArguments, DRPConfig, ModelConfig), ["--config", str(tmp_path / "settings.yaml"), *HERE])
     assert parsed[1].learning_rate == 1e-2 and parsed[2].lora_r == 4
     assert str(corpus.parent) not in str(card) and "What it does has not been measured here." in text
+
+
+@pytest.mark.parametrize(
+    ("rank", "served"),
+    [(16, "=me/drp\n"), (24, "=me/drp --max-lora-rank 32\n"), (200, "=me/drp --max-lora-rank 256\n"), (513, None)],
+)
+def test_the_card_serves_an_adapter_with_a_rank_that_vllm_takes(rank, served):
+    made = Student(base="me/base", model={"use_peft": True, "lora_r": rank})
+    written = str(student_card("me/drp", made, is_adapter=True, opens_think=False))
+    command = written.partition("vllm serve me/base --enable-lora --lora-modules drp")[2]
+    assert command.startswith(served) if served else not command
+    assert written.count("```") % 2 == 0
 
 
 def test_the_card_of_a_student_that_wants_its_questions_put_in_other_words(whole, tmp_path):

@@ -75,7 +75,7 @@ class VLLMEngine(LocalEngine):
             dtype = cpu_dtype()
         folder, adapter = _parts(model, dtype, on_cpu if merge is None else merge)
         self.adapter = LoRARequest(model, 1, adapter) if adapter else None
-        lora = {"enable_lora": True, "max_lora_rank": _rank_limit(adapter)} if adapter else {}
+        lora = {"enable_lora": True, "max_lora_rank": rank_limit(rank_of(adapter))} if adapter else {}
         # vLLM would claim nearly all memory, which others use on a CPU, too, and then refuse to start.
         memory = {"kv_cache_memory_bytes": int(CPU_CACHE * psutil.virtual_memory().available)} if on_cpu else {}
         # Whenever vLLM's processes end, Python's own clean-up warns of the memory that it finds there and frees.
@@ -167,18 +167,23 @@ def why_merged(adapter: str) -> str:
         return f"init_lora_weights={config.init_lora_weights!r}"
     if heads := sorted({"embed_tokens", "lm_head"}.intersection(config.target_modules or ())):
         return f"an adapter of {' and '.join(heads)}"
-    if _rank(config) > RANKS[-1]:
+    if rank_limit(_rank(config)) is None:
         return f"a rank above {RANKS[-1]}"
     return ""
 
 
+def rank_of(adapter: str) -> int:
+    """The highest rank in an adapter's folder."""
+    return _rank(PeftConfig.from_pretrained(adapter))
+
+
+def rank_limit(rank: int) -> int | None:
+    """What vLLM is told as the largest rank, to serve an adapter of this one; None where it cannot."""
+    return next((limit for limit in RANKS if limit >= rank), None)
+
+
 def _rank(config: LoraConfig) -> int:
     return max([config.r, *config.rank_pattern.values()])
-
-
-def _rank_limit(adapter: str) -> int:
-    rank = _rank(PeftConfig.from_pretrained(adapter))
-    return next(limit for limit in RANKS if limit >= rank)
 
 
 class _Interrupt(BaseException):

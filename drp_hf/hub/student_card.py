@@ -7,6 +7,7 @@ from importlib import resources
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from drp_hf.engines.vllm import rank_limit
 from drp_hf.hub.eval_results import PLOTS, Result, model_index, plot_path
 from drp_hf.hub.student_run import Student
 
@@ -60,6 +61,7 @@ def student_card(
         title=title,
         student=student,
         is_adapter=is_adapter,
+        rank_limit=rank_limit(student.lora_rank),
         opens_think=opens_think,
         step=step,
         revision=revision,

@@ -68,6 +68,11 @@ class Student:
         return self.trained_from in (self.base, EMBEDDED)
 
     @property
+    def lora_rank(self) -> int:
+        """The rank of the adapter that was trained, if one was."""
+        return self.model.get("lora_r", 16)
+
+    @property
     def settings(self) -> str:
         """What differs from the defaults, as YAML that `drp sft --config` reads; the folder to write is left open."""
         asked = {"model_name_or_path": self.trained_from, "model_revision": self.base_revision}
@@ -89,8 +94,8 @@ class Student:
         if self.model.get("use_peft"):
             targets = self.model.get("lora_target_modules") or "the usual layers"
             targets = ", ".join(targets) if isinstance(targets, list) else targets
-            rank, alpha = (self.model.get(name, default) for name, default in (("lora_r", 16), ("lora_alpha", 32)))
-            weights = f"LoRA of rank {rank}, alpha {alpha}, on {targets}"
+            alpha = self.model.get("lora_alpha", 32)
+            weights = f"LoRA of rank {self.lora_rank}, alpha {alpha}, on {targets}"
         length = f"{of['max_steps']:,} steps" if of["max_steps"] > 0 else f"{of['num_train_epochs']:g} epochs"
         batch = of["per_device_train_batch_size"] * of["gradient_accumulation_steps"]
         rows = [("what is trained", weights), ("length", length), ("rows a step, on each device", f"{batch}")]
