@@ -77,7 +77,7 @@ class CheckpointPublisher(TrainerCallback):
         for folder, branch, sent in self._running:
             error = sent.exception()
             if error is not None:
-                where = f"--repo-id {self.trainer.args.hub_model_id or self.trainer.hub_model_id} --revision {branch}"
+                where = f"--repo-id {self.trainer.hub_model_id} --revision {branch}"
                 logger.warning(
                     f"{folder} is not on the branch {branch} of the Hub ({type(error).__name__}: {error}). The "
                     f"training goes on; publish it with `drp push student {folder} {where}`."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, ClassVar
 
 import yaml
 from huggingface_hub import CardData, CommitOperationAdd, HfApi, RepoCard
@@ -20,6 +21,9 @@ from rich.table import Table
 from drp_hf.errors import DRPError
 from drp_hf.hub.remote import NO_ANSWER, Remote, in_one_sentence
 from drp_hf.hub.secrets import check_secrets
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import DatasetInfo, ModelInfo, SpaceInfo
 
 CARD = "README.md"
 MESSAGE = "(commit message)"
@@ -77,6 +81,9 @@ class PushOptions:
         dry_run (`bool`, *optional*, defaults to `False`):
             Show the files, their sizes and the card, and send nothing.
     """
+
+    make_public: ClassVar[str] = "add --public"
+    """How users say that everybody may read it."""
 
     repo_id: str = field(metadata={"help": "The repository (owner/name); a private one is made if there is none."})
     public: bool = field(default=False, metadata={"help": "Let everybody read it, once the commit is there."})
@@ -153,6 +160,17 @@ def check(publication: Publication, options: PushOptions) -> None:
         raise DRPError(f"{CARD} of a Space must say what it runs (sdk: gradio, for one): add it.")
 
 
+def check_target(options: PushOptions, remote: Remote) -> None:
+    """Finds out, before there is anything to publish, whether a repository would take it.
+
+    Raises:
+        DRPError: you may not see it, or everybody may, which was not asked for.
+        HfHubHTTPError: you may not write to it.
+    """
+    _check_visibility(remote.info("main"), options)
+    remote.check_write()
+
+
 def show(publication: Publication, url: str) -> None:
     """Prints what would be published: the files with their sizes, and the card as it will look."""
     table = Table("file", "size")
@@ -204,14 +222,18 @@ def _open(publication: Publication, options: PushOptions, remote: Remote) -> boo
     if info is None:
         remote.create(_card_data(publication).get("sdk") if publication.repo_type == "space" else None)
         info = remote.info("main")
+    _check_visibility(info, options)
+    return info.private
+
+
+def _check_visibility(info: ModelInfo | DatasetInfo | SpaceInfo | None, options: PushOptions) -> None:
     if info is None:
         raise DRPError(f"{options.repo_id} is there, and you may not see it: log in with `hf auth login`.")
     if not info.private and not options.public:
         raise DRPError(
-            f"{options.repo_id} is public, so that everybody would see what is pushed: add --public if all may, or "
-            "choose another repository."
+            f"{options.repo_id} is public, so that everybody would see what is pushed: {options.make_public} if all "
+            "may, or choose another repository."
         )
-    return info.private
 
 
 def _branch(options: PushOptions, remote: Remote) -> tuple[str, str]:

@@ -57,6 +57,10 @@ class Remote:
         """Makes it: private and empty."""
         self.api.create_repo(self.repo_id, repo_type=self.repo_type, private=True, space_sdk=space_sdk, exist_ok=True)
 
+    def check_write(self) -> None:
+        """Raises the error of the client where one may not write to it; `create` tells nothing if it is there."""
+        self.api.auth_check(self.repo_id, repo_type=self.repo_type, write=True)
+
     def open_to_all(self) -> None:
         """Makes it public."""
         self.api.update_repo_settings(self.repo_id, repo_type=self.repo_type, private=False)

@@ -16,12 +16,13 @@ from typing import Any
 
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
+from huggingface_hub import HfApi
 from transformers.trainer_utils import HubStrategy
 
 from drp_hf.errors import DRPError
 from drp_hf.hub.chat_template import opens_think
-from drp_hf.hub.publication import Published, PushOptions, publish
-from drp_hf.hub.remote import in_one_sentence
+from drp_hf.hub.publication import Published, PushOptions, check_target, publish
+from drp_hf.hub.remote import Remote, in_one_sentence
 from drp_hf.hub.student import Weights, student_publication
 from drp_hf.hub.student_run import is_local, student_of
 from drp_hf.models import ADAPTER_CONFIG
@@ -45,7 +46,8 @@ class PublishingConfig:
             the training goes on; one that fails is warned of, and the training goes on.
 
     > [!NOTE]
-    > - A repository that is made is private unless `hub_private_repo` is `False`.
+    > - A repository that is made is private unless `hub_private_repo` is `False`. One that is public already takes
+    >   nothing without that, which is told, as is one that cannot be written to, before the training starts.
     > - Nothing of the trainer's state is published: `hub_strategy` is `"end"` or `"every_save"`.
     > - The token is that of `hf auth login` or `HF_TOKEN`: `hub_token` must not be set.
     """
@@ -78,6 +80,12 @@ class PublishingConfig:
         return self.push_to_hub or self.push_to_hub_revision is not None
 
 
+class StudentPushOptions(PushOptions):
+    """How a student gets to the Hub out of a training, where the settings have names of their own."""
+
+    make_public = "set hub_private_repo to false"
+
+
 class PublishingTrainer:
     """A trainer that publishes students; it comes before TRL's own among the base classes.
 
@@ -100,11 +108,23 @@ class PublishingTrainer:
             from drp_hf.hub.checkpoints import CheckpointPublisher
 
             self.add_callback(CheckpointPublisher(self))
+            if not self.args.push_to_hub:  # with it, transformers has done so
+                self.init_hf_repo()
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Makes the repository, which tells before the training whether it can be written to."""
+        """Makes the repository if there is none, so that before the training it is known whether it takes students.
+
+        Args:
+            token: for this alone; that of this machine if not given.
+            private: whether one that is made is private; `args.hub_private_repo` if not given.
+
+        Raises:
+            DRPError: it cannot be written to, or it is public and `args.hub_private_repo` is not `False`.
+        """
         with in_one_sentence(self.args.hub_model_id or Path(self.args.output_dir).name):
             super().init_hf_repo(token, private)
+            if self.is_world_process_zero():
+                check_target(self._push_options(None), Remote(HfApi(token=token), self._repo_id, "model"))
 
     def create_model_card(
         self, model_name: str | None = None, dataset_name: str | None = None, tags: str | list[str] | None = None
@@ -199,11 +219,10 @@ class PublishingTrainer:
             weights: as in [`student_publication`].
             message: of the commit.
         """
-        options = PushOptions(self._repo_id, public=self.args.hub_private_repo is False, revision=branch)
         told = {"revision": branch, "run": self.known_run(), "tags": self._tags}
         with TemporaryDirectory() as work_dir:
             student = student_publication(folder, self._repo_id, work_dir, weights, **told)
-            return publish(replace(student, message=message or student.message), options)
+            return publish(replace(student, message=message or student.message), self._push_options(branch))
 
     def known_run(self) -> Mapping[str, Any]:
         """What makes the student: `run`, or else what the trainer knows."""
@@ -222,6 +241,9 @@ class PublishingTrainer:
     @property
     def _repo_id(self) -> str | None:
         return self.hub_model_id or self.args.hub_model_id
+
+    def _push_options(self, branch: str | None) -> PushOptions:
+        return StudentPushOptions(self._repo_id, public=self.args.hub_private_repo is False, revision=branch)
 
     @property
     def _base(self) -> str | None:
@@ -246,8 +268,8 @@ class PublishingTrainer:
     ) -> list[Published]:
         if not self.is_world_process_zero():
             return []
-        if branches and self._repo_id is None:
-            self.init_hf_repo()
+        if branches and self.hub_model_id is None:
+            self.init_hf_repo(private=True)  # the first commit makes it public, if all may see it
         if is_peft_model(self.model):
             weights = weights or "adapter"
         folder = Path(folder or self.args.output_dir)
