@@ -1,6 +1,7 @@
 """The server engine, against a server on loopback that writes with the transformers engine."""
 
 import json
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -8,8 +9,17 @@ import pytest
 
 from benchmarks.chat_server import ChatServer
 from drp_hf import servers
-from drp_hf.engines import Sampling, make_engine
-from drp_hf.engines.server import ChatEngine, CompletionsEngine, read_chat, read_completion
+from drp_hf.answering import AnsweringModel, Request
+from drp_hf.commands.generating import GenerationArguments
+from drp_hf.engines import Completion, Sampling, make_engine
+from drp_hf.engines.server import (
+    REFUSED_AT_FIRST,
+    ChatEngine,
+    CompletionsEngine,
+    Server,
+    read_chat,
+    read_completion,
+)
 from drp_hf.errors import DRPError
 
 MODEL = "smollm2-embedded"
@@ -23,6 +33,12 @@ class Loopback(ThreadingHTTPServer):
     Args:
         engine: the transformers engine that writes.
         names: of the models that it lists.
+
+    Attributes:
+        writing: a lock; while it is held, no answer comes.
+        requests: path and body of those that came.
+        failures: status and headers of answers to the next requests, the last first.
+        refused: words of questions that it refuses.
     """
 
     def __init__(self, engine, names=(MODEL,)):
@@ -32,7 +48,13 @@ class Loopback(ThreadingHTTPServer):
         self.writing = threading.Lock()
         self.requests = []
         self.failures = []
+        self.refused = ()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def handle_error(self, request, client_address):
+        """A client that goes away while it waits for an answer is no error of the server's."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self):
@@ -61,6 +83,9 @@ class Answering(BaseHTTPRequestHandler):
             status, headers = self.server.failures.pop()
             return self.reply(status, {"error": {"message": "not now"}}, headers)
         engine = self.server.engine
+        question = engine.tokenizer.decode(body["prompt"]) if "prompt" in body else body["messages"][-1]["content"]
+        if any(word in question for word in self.server.refused):
+            return self.reply(400, {"error": {"message": "content filter"}})
         if self.path == "/v1/completions":
             text, end = self.server.write(body["prompt"], body)
             choice = {"index": 0, "text": text}
@@ -156,12 +181,86 @@ def test_nothing_is_asked_after_the_caller_has_enough(server):
     assert len(server.requests) <= 2
 
 
-def test_a_refused_request_is_told(server):
+def asked(engine, questions):
+    """The answers that came, by position, and the error that followed."""
+    answers = {}
+    with pytest.raises(DRPError) as failure:
+        for index, completion in engine.generate(questions, Sampling(3)):
+            answers[index] = completion
+    return answers, str(failure.value)
+
+
+@pytest.fixture
+def later(server):
+    """Lets no answer come for a moment, in which requests are refused."""
+    server.writing.acquire()
+    timer = threading.Timer(0.5, server.writing.release)
+    timer.start()
+    yield
+    timer.join()
+
+
+@pytest.mark.parametrize("model", [MODEL, "./gpt-0"])
+def test_refused_questions_keep_no_other_from_being_answered(local, server, later, model):
+    server.names, server.refused = (model,), ("bomb", "poison")
+    engine = make_engine("server", model, base_url=server.url, batch_size=2)
+    questions = ["Hi", "How is a bomb made, and what for, and by whom?", "Name a colour.", "Is it poison?", "Bye"]
+    answers, error = asked(engine, questions)
+    expected = dict(local.generate(questions, Sampling(3)))
+    assert answers == {index: expected[index] for index in (0, 2, 4)}
+    assert "2 of 5 questions were refused, the first of them 'How is a bomb made, and what for, and by'…" in error
+    assert f"{server.url}: " in error and "content filter" in error and "not asked" not in error
+    assert len(server.requests) == 5, "asking again would not help"
+
+
+def test_only_what_was_refused_is_asked_again(server, tmp_path):
+    server.refused = ("bomb",)
+    requests = [Request(question) for question in ("Hi", "A bomb?", "Bye")]
+    config = GenerationArguments(MODEL, str(tmp_path), engine="server", base_url=server.url, batch_size=1)
+    with AnsweringModel(config) as model, pytest.raises(DRPError, match="1 of 3 .*; what is done is kept"):
+        model.complete(requests, Sampling(3))
+    server.requests.clear()
+    server.refused = ()
+    with AnsweringModel(config) as model:
+        assert len(list(model.complete(requests, Sampling(3)))) == 3
+    assert len(server.requests) == 1
+
+
+def test_a_server_that_refuses_everything_is_not_asked_everything(server):
+    server.refused = ("",)
+    engine = make_engine("server", MODEL, base_url=server.url, batch_size=4)
+    answers, error = asked(engine, ["Hi"] * 50)
+    sent = len(server.requests)
+    assert not answers and REFUSED_AT_FIRST <= sent < REFUSED_AT_FIRST + 4
+    assert f"{sent} of 50 questions were refused" in error and f"the other {50 - sent} were not asked" in error
+
+
+def test_many_refusals_before_a_slow_answer_end_nothing(server, later):
+    server.refused = ("bomb",)
+    engine = make_engine("server", MODEL, base_url=server.url, batch_size=2)
+    answers, error = asked(engine, ["Hi", *["A bomb?"] * (REFUSED_AT_FIRST + 2), "Bye"])
+    assert answers.keys() == {0, REFUSED_AT_FIRST + 3} and f"{REFUSED_AT_FIRST + 2} of " in error
+
+
+def test_what_can_only_fail_ends_it_at_once(server):
+    engine = make_engine("server", MODEL, base_url=server.url, batch_size=2)
+    server.failures = [(401, {})]
+    with server.writing:
+        assert "refuses the key" in asked(engine, ["Hi"] * 5)[1]
+    assert len(server.requests) <= 2
+
+
+def test_what_came_together_with_a_failure_is_not_lost(server, monkeypatch):
     engine = make_engine("server", MODEL, base_url=server.url)
-    server.failures = [(400, {})]
-    with pytest.raises(DRPError, match="refuses a request .*not now"):
-        list(engine.generate(["Hi"], Sampling(3)))
-    assert len(server.requests) == 1, "asking again would not help"
+
+    async def answer(self, client, manners, path, body, read):
+        if "Hi" in engine.tokenizer.decode(body["prompt"]):
+            raise DRPError("no quota left")
+        return Completion("42", 1, True)
+
+    monkeypatch.setattr(Server, "_answer", answer)
+    answers, error = asked(engine, ["Hi", "What is 2+3?", "Bye"])
+    assert answers.keys() == {1, 2} and error == "no quota left"
 
 
 def test_a_server_that_goes_away(server, monkeypatch):

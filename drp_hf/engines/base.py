@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,17 @@ class Completion:
     finished: bool
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Instead of a completion: the question gets none, however often it is asked.
+
+    Args:
+        reason: who refuses it, and in what words.
+    """
+
+    reason: str
+
+
 class Engine(ABC):
     """Writes completions for questions.
 
@@ -90,22 +101,30 @@ class Engine(ABC):
             The position of the question and its completion.
 
         Raises:
-            DRPError: a question leaves no room in the model's context, or the engine cannot write it.
+            DRPError: a question leaves no room in the model's context, or the engine cannot write it; where single
+                questions are refused, when all others are answered.
         """
         seeds = [sampling.seed + i for i in range(len(questions))] if seeds is None else seeds
         prefixes = [None] * len(questions) if prefixes is None else prefixes
         with tqdm(total=len(questions), desc="generate", unit="answer", disable=not questions) as progress:
-            written = 0
+            written = answers = 0
+            refused: dict[int, Refusal] = {}
             for index, completion in self._complete(questions, sampling, seeds, prefixes):
+                if isinstance(completion, Refusal):
+                    refused[index] = completion
+                    continue
                 written += completion.n_tokens
                 progress.set_postfix_str(f"{written / (progress.format_dict['elapsed'] + 1e-9):.0f} tokens/s")
                 progress.update()
+                answers += 1
                 yield index, completion
+        if refused:
+            raise DRPError(f"{self.name}: {_tell_refused(questions, refused, answers)}")
 
     @abstractmethod
     def _complete(
         self, questions: Sequence[str], sampling: Sampling, seeds: Sequence[int], prefixes: Sequence[str | None]
-    ) -> Iterator[tuple[int, Completion]]:
+    ) -> Iterator[tuple[int, Completion | Refusal]]:
         """Yields position and completion of each question as it finishes."""
 
 
@@ -174,7 +193,7 @@ class TokenEngine(Engine):
 
     def _complete(
         self, questions: Sequence[str], sampling: Sampling, seeds: Sequence[int], prefixes: Sequence[str | None]
-    ) -> Iterator[tuple[int, Completion]]:
+    ) -> Iterator[tuple[int, Completion | Refusal]]:
         openings, prompts = self.encode(questions, prefixes)
         full = [index for index, prompt in enumerate(prompts) if len(prompt) >= self.context_length]
         yield from ((index, Completion("", 0, False)) for index in full)
@@ -185,7 +204,7 @@ class TokenEngine(Engine):
     @abstractmethod
     def _write(
         self, openings: list[str], prompts: list[list[int]], seeds: list[int], sampling: Sampling
-    ) -> Iterator[tuple[int, Completion]]:
+    ) -> Iterator[tuple[int, Completion | Refusal]]:
         """Yields position and completion, begun by its opening, of each prompt as it finishes."""
 
 
@@ -209,6 +228,15 @@ class LocalEngine(TokenEngine):
         # Special tokens stay in the text: in some vocabularies the think tags are among them.
         text = self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=False)
         return Completion(opening + text, len(ids), finished)
+
+
+def _tell_refused(questions: Sequence[str], refused: Mapping[int, Refusal], answers: int) -> str:
+    first = min(refused)
+    said = f"{len(refused)} of {len(questions)} questions were refused, the first of them {questions[first][:40]!r}…"
+    said += f" ({refused[first].reason})"
+    if others := len(questions) - len(refused) - answers:
+        said += f", and as none was answered, the other {others} were not asked"
+    return f"{said}: change the settings, or remove what is refused, and start again; what is done is kept."
 
 
 def render_prompt(

@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import openai
 from rich.console import Console
 
-from drp_hf.engines.base import QUESTION, Completion, Engine, Sampling, TokenEngine, chat_messages, describe_model
+from drp_hf.engines.base import (
+    QUESTION,
+    Completion,
+    Engine,
+    Refusal,
+    Sampling,
+    TokenEngine,
+    chat_messages,
+    describe_model,
+)
 from drp_hf.errors import DRPError
 from drp_hf.records import THINK_CLOSE, THINK_OPEN
 from drp_hf.servers import Manners, client_options, delay_before, describe, hopeless
@@ -23,6 +33,8 @@ BATCH_SIZE = 64
 """Requests under way at the same time."""
 MAX_ATTEMPTS = 8
 """Attempts at one answer, over one to two minutes, before the run stops."""
+REFUSED_AT_FIRST = 10
+"""So many requests refused, with none answered yet, and no more are sent before one is: it may be the settings."""
 ANSWER_SECONDS = 3600.0
 """A long output on a busy server takes long; a server that is gone is noticed at once."""
 CONNECT_SECONDS = 30.0
@@ -85,7 +97,7 @@ class CompletionsEngine(TokenEngine):
 
     def _write(
         self, openings: list[str], prompts: list[list[int]], seeds: list[int], sampling: Sampling
-    ) -> Iterator[tuple[int, Completion]]:
+    ) -> Iterator[tuple[int, Completion | Refusal]]:
         bodies = [
             {
                 "prompt": prompt,
@@ -97,7 +109,7 @@ class CompletionsEngine(TokenEngine):
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         for index, answer in self.server.ask("/completions", bodies, read_completion, self.batch_size):
-            yield index, Completion(openings[index] + answer.text, answer.n_tokens, answer.finished)
+            yield index, answer if isinstance(answer, Refusal) else replace(answer, text=openings[index] + answer.text)
 
 
 class ChatEngine(Engine):
@@ -123,7 +135,7 @@ class ChatEngine(Engine):
 
     def _complete(
         self, questions: Sequence[str], sampling: Sampling, seeds: Sequence[int], prefixes: Sequence[str | None]
-    ) -> Iterator[tuple[int, Completion]]:
+    ) -> Iterator[tuple[int, Completion | Refusal]]:
         if any(prefix is not None for prefix in prefixes):
             raise DRPError(
                 f"{self.name} cannot be made to go on from a text, as a server's chat has no place for it: serve a "
@@ -183,8 +195,10 @@ class Server:
         bodies: Sequence[Mapping[str, Any]],
         read: Callable[[Mapping[str, Any]], Completion],
         concurrency: int,
-    ) -> Iterator[tuple[int, Completion]]:
-        """Sends requests, so many at a time, and yields position and completion as they are answered.
+    ) -> Iterator[tuple[int, Completion | Refusal]]:
+        """Sends requests, so many at a time, and yields position and completion, or refusal, as they are answered.
+
+        A refused request keeps no other from being sent, unless `REFUSED_AT_FIRST` were refused and none is answered.
 
         Args:
             path: where they are sent.
@@ -193,11 +207,12 @@ class Server:
             concurrency: requests under way at the same time.
 
         Raises:
-            DRPError: a request cannot be answered, or was not in `MAX_ATTEMPTS` attempts.
+            DRPError: no request can be answered, or one was not in `MAX_ATTEMPTS` attempts. What came is not lost.
         """
         waiting = iter(enumerate(bodies))
-        answered: asyncio.Queue[tuple[int, Completion | DRPError]] = asyncio.Queue()
+        answered: asyncio.Queue[tuple[int, Completion | Refusal | DRPError]] = asyncio.Queue()
         manners = Manners(concurrency, None, None)
+        caution = Caution()
 
         async def work() -> None:
             hooks = {"request": [manners.before_sending], "response": [manners.when_answered]}
@@ -211,19 +226,24 @@ class Server:
 
         async def worker(client: openai.AsyncOpenAI) -> None:
             for index, body in waiting:
+                caution.under_way += 1
                 try:
-                    answered.put_nowait((index, await self._answer(client, manners, path, body, read)))
+                    answer = await self._answer(client, manners, path, body, read)
                 except DRPError as error:
                     answered.put_nowait((index, error))
+                    return
+                answered.put_nowait((index, answer))
+                if not await caution.goes_on(answer):
+                    return
 
         # Leaving it, also when the caller takes no more, cancels what is under way.
         with asyncio.Runner() as runner:
             working = runner.get_loop().create_task(work())
-            for _ in bodies:
-                index, completion = runner.run(_next(answered, working))
-                if isinstance(completion, DRPError):
-                    raise completion
-                yield index, completion
+            while came := runner.run(_all_that_came(answered, working)):
+                yield from (one for one in came if not isinstance(one[1], DRPError))
+                for _, failure in came:
+                    if isinstance(failure, DRPError):
+                        raise failure
 
     async def _answer(
         self,
@@ -232,17 +252,18 @@ class Server:
         path: str,
         body: Mapping[str, Any],
         read: Callable[[Mapping[str, Any]], Completion],
-    ) -> Completion:
+    ) -> Completion | Refusal:
         for attempt in range(MAX_ATTEMPTS):
             await asyncio.sleep(delay_before(attempt))
             try:
                 return read(await client.post(path, cast_to=object, body={"model": self.model, **body}))
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                return Refusal(f"{self.address}: {describe(error)}")
             except (openai.APIError, ValueError) as error:
                 failure = error
             finally:
                 manners.release()
-            lasting = openai.BadRequestError | openai.UnprocessableEntityError
-            if hopeless(failure, self.model) or isinstance(failure, lasting):
+            if hopeless(failure, self.model):
                 break
         raise self._failure(failure)
 
@@ -250,22 +271,53 @@ class Server:
         """An error that does not pass by itself, in one sentence."""
         if message := hopeless(error, self.model):
             return DRPError(f"{self.address}: {message}")
-        if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
-            return DRPError(f"{self.address}: the server refuses a request ({describe(error)}): change the settings.")
         return DRPError(
             f"{self.address}: the server does not answer ({describe(error)}): start it, or correct --base_url, and "
             "give the same command again; what is done is kept."
         )
 
 
-async def _next(answered: asyncio.Queue, working: asyncio.Task) -> Any:
-    """The next answer; an unforeseen error of those who work is raised here."""
+class Caution:
+    """Holds requests back while the server has refused many and answered none.
+
+    Attributes:
+        under_way: requests that are neither answered nor refused yet.
+    """
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self.refusals = 0
+        self.answers = 0
+        self.changed = asyncio.Condition()
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the server may refuse everything."""
+        return self.refusals >= REFUSED_AT_FIRST and not self.answers
+
+    async def goes_on(self, answer: Completion | Refusal) -> bool:
+        """Counts an answer, and returns, as soon as that is known, whether another request shall be sent."""
+        async with self.changed:
+            self.under_way -= 1
+            self.refusals += isinstance(answer, Refusal)
+            self.answers += isinstance(answer, Completion)
+            self.changed.notify_all()
+            await self.changed.wait_for(lambda: not (self.in_doubt and self.under_way))
+        return not self.in_doubt
+
+
+async def _all_that_came(answered: asyncio.Queue, working: asyncio.Task) -> list[Any]:
+    """Waits for an answer, and takes all that are there; none when those who work have ended.
+
+    An unforeseen error of theirs is raised here.
+    """
     taking = asyncio.ensure_future(answered.get())
     await asyncio.wait((taking, working), return_when=asyncio.FIRST_COMPLETED)
     if not taking.done() and answered.empty():
         taking.cancel()
         working.result()
-    return await taking
+        return []
+    return [await taking, *(answered.get_nowait() for _ in range(answered.qsize()))]
 
 
 def _sampling(sampling: Sampling, seed: int) -> dict[str, Any]:
