@@ -78,6 +78,12 @@ def test_the_last_complete_checkpoint(checkpoints):
     assert last_complete_checkpoint(checkpoints).name == "checkpoint-3"
 
 
+@pytest.mark.parametrize("name", ["checkpoint-50-v2", "checkpoint-50-20", "checkpoint-best"])
+def test_a_folder_with_another_name_is_no_checkpoint(checkpoints, name):
+    (checkpoints / "checkpoint-12").rename(checkpoints / name)
+    assert last_complete_checkpoint(checkpoints).name == "checkpoint-6"
+
+
 def test_no_checkpoint(tmp_path):
     assert last_complete_checkpoint(tmp_path) is None
     assert last_complete_checkpoint(Path("nowhere")) is None

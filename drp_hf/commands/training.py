@@ -15,7 +15,7 @@ from drp_hf.commands.push import tell
 from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
 from drp_hf.hub.student import MERGED
-from drp_hf.hub.student_run import read_run
+from drp_hf.hub.student_run import checkpoint_step, read_run
 from drp_hf.models import adapter_chain, load_model_and_tokenizer, local_model_dir
 from drp_hf.provenance import write_run_info
 
@@ -225,7 +225,8 @@ def checkpoint_to_resume(training: TrainingArguments) -> str | None:
 
 def last_complete_checkpoint(folder: str | Path) -> Path | None:
     """The newest complete checkpoint in a training's output folder."""
-    numbered = {int(path.name.rpartition("-")[2]): path for path in Path(folder).glob("checkpoint-*[0-9]")}
+    found = ((checkpoint_step(path), path) for path in Path(folder).glob("checkpoint-*"))
+    numbered = {step: path for step, path in found if step is not None}
     return next((numbered[step] for step in sorted(numbered, reverse=True) if is_complete(numbered[step])), None)
 
 
