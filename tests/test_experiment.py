@@ -13,7 +13,7 @@ from benchmarks.chat_server import ChatServer
 from benchmarks.rule_teacher import answer
 from drp_hf.errors import DRPError
 from drp_hf.problems import generate
-from recipes.experiment.__main__ import ExperimentConfig, check, share
+from recipes.experiment.__main__ import ExperimentConfig, check, main, share
 from recipes.experiment.plan import plan
 from recipes.experiment.stages import read_settings, training_figures
 
@@ -50,6 +50,20 @@ def test_what_does_not_fit_is_refused(tmp_path):
         check(ExperimentConfig("it"), settings)
     with pytest.raises(DRPError, match=r"There is no .*rollout.yaml"):
         read_settings(tmp_path / "rollout.yaml")
+
+
+@pytest.mark.parametrize(("stage", "name"), [("rollout", "output_dir"), ("prune", "traces"), ("evaluate", "model")])
+def test_what_a_file_lacks_is_named(stage, name):
+    settings = settings_of(FOLDERS[0])
+    del settings[stage][name]
+    with pytest.raises(DRPError, match=f"it/{stage}.yaml has no {name}: an experiment needs it there"):
+        check(ExperimentConfig("it"), settings)
+
+
+def test_the_quickstarts_folder_is_no_experiment():
+    message = "recipes/quickstart/rollout.yaml has no problems and no model and no output_dir"
+    with pytest.raises(DRPError, match=message):
+        main(ExperimentConfig(str(ROOT / "recipes" / "quickstart"), plan=True))
 
 
 # ---------------------------------------------------------------------------------------------------------- plan

@@ -12,6 +12,14 @@ from drp_hf.errors import DRPError
 from recipes.experiment.plan import print_plan
 from recipes.experiment.stages import PYTHON, is_trained, read_settings, run_stage
 
+NEEDED = {
+    "rollout": ("problems", "model", "output_dir"),
+    "prune": ("traces", "output_dir"),
+    "sft": ("dataset", "model_name_or_path", "output_dir"),
+    "evaluate": ("benchmarks", "model", "output_dir"),
+}
+"""What the file of every stage must say, though the command would take it as a flag as well."""
+
 
 @dataclass
 class ExperimentConfig:
@@ -43,10 +51,7 @@ class ExperimentConfig:
 
 def main(config: ExperimentConfig) -> None:
     """Runs the stages one after the other; what is there already is not made again."""
-    settings = {
-        stage: read_settings(Path(config.folder) / f"{stage}.yaml")
-        for stage in ("rollout", "prune", "sft", "evaluate")
-    }
+    settings = {stage: read_settings(Path(config.folder) / f"{stage}.yaml") for stage in NEEDED}
     check(config, settings)
     few = {"limit": config.pilot} if config.plan else {}
     # A student of few traces is another one than the experiment's, and so are its answers.
@@ -78,11 +83,15 @@ def check(config: ExperimentConfig, settings: Mapping[str, Mapping[str, Any]]) -
     """Refuses before anything is run what would fail after hours.
 
     Raises:
-        DRPError: settings of two stages do not fit together, or the devices do not divide a step.
+        DRPError: a stage's file lacks a setting, settings of two stages do not fit together, or the devices do not
+            divide a step.
     """
     folder = config.folder
     if config.pilot < 1 or config.gpus < 1:
         raise DRPError(f"pilot is {config.pilot} and gpus is {config.gpus}: both must be at least 1.")
+    for stage, names in NEEDED.items():
+        if missing := [name for name in names if name not in settings[stage]]:
+            raise DRPError(f"{folder}/{stage}.yaml has no {' and no '.join(missing)}: an experiment needs it there.")
     links = [
         ("prune", "traces", "rollout", str(Path(settings["rollout"]["output_dir"], "traces.jsonl"))),
         ("sft", "dataset", "prune", settings["prune"]["output_dir"]),
@@ -90,9 +99,9 @@ def check(config: ExperimentConfig, settings: Mapping[str, Mapping[str, Any]]) -
         ("evaluate", "model", "sft", settings["sft"]["output_dir"]),
     ]
     for stage, name, made_by, expected in links:
-        if settings[stage].get(name) != expected:
+        if settings[stage][name] != expected:
             raise DRPError(
-                f"{folder}/{stage}.yaml has {name} {settings[stage].get(name)!r}, but {made_by}.yaml makes "
+                f"{folder}/{stage}.yaml has {name} {settings[stage][name]!r}, but {made_by}.yaml makes "
                 f"{expected!r}: write the same in both."
             )
     share(settings["sft"], config.gpus)
