@@ -2,15 +2,21 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from trl import ModelConfig
 
 from benchmarks.chat_server import ChatServer
 from benchmarks.rule_teacher import answer
+from drp_hf.commands import prune, sft
+from drp_hf.commands.parsing import parse
+from drp_hf.drp_config import DRPConfig
 from drp_hf.errors import DRPError
 from drp_hf.problems import generate
 from recipes.experiment.__main__ import ExperimentConfig, check, main, share
@@ -64,6 +70,92 @@ def test_the_quickstarts_folder_is_no_experiment():
     message = "recipes/quickstart/rollout.yaml has no problems and no model and no output_dir"
     with pytest.raises(DRPError, match=message):
         main(ExperimentConfig(str(ROOT / "recipes" / "quickstart"), plan=True))
+
+
+# ------------------------------------------------------------------------------------------------ what is trained
+
+
+@pytest.fixture
+def experiment(student, tmp_path, monkeypatch):
+    """A tiny experiment, whose prune and sft run as they are, in this process; `stages` are those that were run."""
+    run = tmp_path / "runs"
+    traces, corpus, trained = run / "rollout" / "traces.jsonl", run / "corpus", run / "student"
+    small = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none", "max_length": 2048}
+    settings = {
+        "rollout": {"problems": "p", "model": str(student), "output_dir": str(traces.parent)},
+        "prune": {"traces": str(traces), "output_dir": str(corpus)},
+        "sft": {"dataset": str(corpus), "model_name_or_path": str(student), "output_dir": str(trained), **small},
+        "evaluate": {"benchmarks": ["b"], "model": str(trained), "output_dir": str(run / "after")},
+    }
+    settings["sft"] |= {"max_steps": 2, "save_steps": 1, "learning_rate": 1e-3}
+    commands = {
+        "prune": (prune.main, prune.PruneConfig),
+        "sft": (sft.main, (sft.SFTArguments, DRPConfig, ModelConfig)),
+    }
+    stages = []
+
+    def run_stage(stage, values, config, launcher=None):
+        stages.append(stage)
+        if stage == "rollout":
+            traces.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / "recipes" / "quickstart" / "sample_traces.jsonl", traces)
+        elif stage in commands:
+            command, types = commands[stage]
+            config.parent.mkdir(exist_ok=True)
+            config.write_text(yaml.safe_dump(values))
+            parsed = parse(types, ["--config", str(config)])
+            command(*parsed) if isinstance(parsed, tuple) else command(parsed)
+
+    def again(**changes):
+        stages.clear()
+        for stage, values in settings.items():
+            (tmp_path / f"{stage}.yaml").write_text(yaml.safe_dump(values | changes.get(stage, {})))
+        main(ExperimentConfig(str(tmp_path)))
+        return stages
+
+    monkeypatch.setattr("recipes.experiment.__main__.run_stage", run_stage)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    return SimpleNamespace(again=again, stages=stages, student=trained)
+
+
+def test_a_finished_student_is_kept_where_it_would_be_trained_alike(experiment, capsys):
+    assert experiment.again() == ["rollout", "prune", "sft", "evaluate", "evaluate"]
+    capsys.readouterr()
+    assert experiment.again() == ["rollout", "prune", "evaluate", "evaluate"]
+    kept = f"{experiment.student}: the student is there already, trained with the same settings on the same corpus"
+    assert kept in capsys.readouterr().err
+    # What is logged and saved is not what is learnt; and the rows of a step may be divided otherwise.
+    alike = {"logging_steps": 3, "save_steps": 2, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    assert "sft" not in experiment.again(sft=alike)
+    run = json.loads((experiment.student / "run.json").read_text())
+    run["config"]["devices"], run["config"]["training"]["per_device_train_batch_size"] = 2, 4
+    (experiment.student / "run.json").write_text(json.dumps(run))
+    assert "sft" not in experiment.again()
+
+
+OTHERWISE = [
+    {"sft": {"learning_rate": 1e-4}},
+    {"sft": {"seed": 1}},  # of which the file says nothing
+    {"sft": {"per_device_train_batch_size": 4}},
+    {"prune": {"strength": "hard"}},
+]
+
+
+def test_a_student_that_was_trained_otherwise_is_no_result(experiment):
+    message = f"^{experiment.student} was trained with other settings or on another corpus: delete it or give another"
+    experiment.again()
+    for changes in OTHERWISE:
+        with pytest.raises(DRPError, match=message):
+            experiment.again(**changes)
+        assert experiment.stages == ["rollout", "prune"]
+    assert "sft" not in experiment.again()
+
+    (experiment.student / "trainer_state.json").unlink()  # it was stopped, and has a checkpoint
+    with pytest.raises(DRPError, match=message):
+        experiment.again(**OTHERWISE[0])
+    assert "sft" in experiment.again()
+    shutil.rmtree(experiment.student)
+    assert "sft" in experiment.again(**OTHERWISE[0])
 
 
 # ---------------------------------------------------------------------------------------------------------- plan

@@ -16,6 +16,7 @@ from drp_hf.commands.training import (
     check,
     decimals,
     figures_table,
+    is_same_training,
     load_rows,
     load_student,
     logged,
@@ -96,6 +97,11 @@ def view_of(arguments: SFTArguments, training: DRPConfig) -> SFTArguments:
     if arguments.dataset_config is None and training.loss_scope == "masked-raw":
         return replace(arguments, dataset_config="masked-raw")
     return arguments
+
+
+def is_same_student(arguments: SFTArguments, training: DRPConfig, model_config: ModelConfig) -> bool:
+    """Whether the student that `main` would make of the same is in `training.output_dir` already, finished or not."""
+    return is_same_training("sft", view_of(arguments, training), training, model_config)
 
 
 def add_answers(trainer: DRPTrainer, arguments: SFTArguments) -> None:

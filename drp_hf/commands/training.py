@@ -9,15 +9,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.table import Table
 
 from drp_hf.commands.push import tell
+from drp_hf.corpus import DEFAULT_VIEW
 from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
 from drp_hf.hub.student import MERGED
-from drp_hf.hub.student_run import checkpoint_step, read_run
+from drp_hf.hub.student_run import checkpoint_step, deciding, read_run
 from drp_hf.models import adapter_chain, load_model_and_tokenizer, local_model_dir
-from drp_hf.provenance import write_run_info
+from drp_hf.provenance import fingerprint, write_run_info
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,6 +73,7 @@ class StudentRun:
     arguments: dict[str, Any]
     training: dict[str, Any]
     model: dict[str, Any]
+    devices: int
 
 
 def check(stage: str, arguments: StudentArguments, training: TrainingArguments, model_config: ModelConfig) -> None:
@@ -167,10 +170,12 @@ def train_and_save(
     trainer.base = model_config.model_name_or_path
     if trainer.is_world_process_zero():
         # Before the training: cards of checkpoints tell of it, and what it reads may change on the way.
-        record = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config))
-        inputs = [arguments.dataset, model_config.model_name_or_path]
+        record = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config), training.world_size)
         fingerprints = {arguments.dataset: corpus_commit(trainer.train_dataset)}
-        write_run_info(training.output_dir, stage, record, inputs, fingerprints)
+        fingerprints |= input_fingerprints(arguments, model_config)
+        # First: the end of a training before this one must not be taken for the end of this one.
+        (Path(training.output_dir) / TRAINER_STATE_NAME).unlink(missing_ok=True)
+        write_run_info(training.output_dir, stage, record, fingerprints=fingerprints)
         trainer.run = read_run(Path(training.output_dir))
     trained = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
     trainer.save_model(training.output_dir, _internal_call=True)
@@ -186,6 +191,41 @@ def train_and_save(
     for published in trainer.publish_student(MERGED if arguments.merge else None):
         tell(published)
     return trained.metrics["train_runtime"]
+
+
+def is_trained(student: Path) -> bool:
+    """Whether a training in this folder has come to its end: its state is written last."""
+    return (student / TRAINER_STATE_NAME).exists()
+
+
+def is_same_training(
+    stage: str, arguments: StudentArguments, training: TrainingArguments, model_config: ModelConfig
+) -> bool:
+    """Whether what `training.output_dir` holds, finished or not, was made with these settings, from these inputs."""
+    there = read_run(Path(training.output_dir))
+    if there.get("stage") != stage:
+        return False
+    config = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config), training.world_size)
+    run = {"stage": stage, "config": asdict(config), "inputs": input_fingerprints(arguments, model_config)}
+    return deciding(json.loads(json.dumps(run, default=str))) == deciding(there)
+
+
+def input_fingerprints(arguments: StudentArguments, model_config: ModelConfig) -> dict[str, str]:
+    """Fingerprints of data set and model, by name, where they lie on this machine.
+
+    Of a corpus the view that is trained counts: its card, `run.json` and stores change when it is pruned again, even
+    where the rows stay the same.
+    """
+    view = Path(arguments.dataset, arguments.dataset_config or DEFAULT_VIEW)
+    read = {arguments.dataset: view if view.is_dir() else Path(arguments.dataset)}
+    read[model_config.model_name_or_path] = Path(model_config.model_name_or_path)
+    return {name: fingerprint(path) for name, path in read.items() if path.exists()}
+
+
+def tell_kept(student: Path) -> None:
+    """Says that a finished student is not trained again."""
+    said = f"{student}: the student is there already, trained with the same settings on the same corpus"
+    Console(stderr=True, highlight=False, soft_wrap=True).print(said)
 
 
 @contextmanager

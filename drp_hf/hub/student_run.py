@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ LEFT_OUT = re.compile(
     r"gradient_checkpointing"
 )
 """Settings of the machine, the folder and the log, those that the card gives elsewhere, and an old name of one."""
+SHARED_OUT = ("per_device_train_batch_size", "gradient_accumulation_steps")
+"""Settings of which the product with the number of devices counts."""
+NOT_DECIDING = (*SHARED_OUT, "activation_checkpointing", "liger_kernel_config")
+"""Those, one that saves memory, and one that TRL's trainer completes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Student:
         corpus_on_hub: whether it is the former.
         corpus_view: the configuration.
         prompt: the user's message that it was trained with, with `{question}` in it.
-        corpus_revision: the commit of the data set, or the fingerprint of the folder.
+        corpus_revision: the commit of the data set, or the fingerprint of the files of its rows.
         training: the trainer's settings that differ from the defaults.
         model: the settings of model and adapter that differ from the defaults.
         all_training: all of the trainer's settings.
@@ -177,6 +182,30 @@ def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = No
         all_training=training,
         versions=run.get("versions", {}),
     )
+
+
+def deciding(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a student: two trainings that agree in it make the same one.
+
+    Neither the machine, the folder and the log nor the versions of the libraries are looked at, and of the rows of a
+    step only how many they are on all devices. A data set of the Hub is taken by its name.
+
+    Args:
+        run: the content of `run.json`, of `drp sft` or `drp dpo`.
+    """
+    student, config = student_of(run, base=None), run["config"]
+    arguments = config["arguments"]
+    rows_a_step = prod([*(student.all_training[name] for name in SHARED_OUT), config.get("devices", 1)])
+    return {
+        "stage": run["stage"],
+        "rows": [arguments.get(name) for name in ("dataset", "dataset_config", "dataset_split")],
+        "prompt": student.prompt,
+        "base": config["model"]["model_name_or_path"],
+        "model": student.model,
+        "training": {name: value for name, value in student.training.items() if name not in NOT_DECIDING},
+        "rows a step": rows_a_step,
+        "inputs": {name: what for name, what in run["inputs"].items() if what and not COMMIT.fullmatch(what)},
+    }
 
 
 def is_local(name: str) -> bool:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drp_hf.commands.parsing import parse_and_run
+from drp_hf.commands.parsing import parse, parse_and_run
+from drp_hf.commands.sft import SFTArguments, is_same_student
+from drp_hf.commands.training import is_trained, last_complete_checkpoint, tell_kept
 from drp_hf.errors import DRPError
 from recipes.experiment.plan import print_plan
-from recipes.experiment.stages import PYTHON, is_trained, read_settings, run_stage
+from recipes.experiment.stages import PYTHON, read_settings, run_stage
 
 NEEDED = {
     "rollout": ("problems", "model", "output_dir"),
@@ -63,7 +65,9 @@ def main(config: ExperimentConfig) -> None:
 
     run_stage("rollout", settings["rollout"] | few, runs / "rollout.yaml")
     run_stage("prune", settings["prune"], runs / "prune.yaml")
-    if not is_trained(student):
+    if is_kept(student, config.folder):
+        tell_kept(student)
+    else:
         training = settings["sft"] | share(settings["sft"], config.gpus) | {"output_dir": str(student)}
         launcher = PYTHON
         if config.gpus > 1:
@@ -105,6 +109,27 @@ def check(config: ExperimentConfig, settings: Mapping[str, Mapping[str, Any]]) -
                 f"{expected!r}: write the same in both."
             )
     share(settings["sft"], config.gpus)
+
+
+def is_kept(student: Path, folder: str) -> bool:
+    """Whether the student is finished and as the experiment would train it.
+
+    Raises:
+        DRPError: what is there, finished or with a checkpoint to go on from, was trained otherwise.
+    """
+    if not (is_trained(student) or last_complete_checkpoint(student)):
+        return False
+    from trl import ModelConfig
+
+    from drp_hf.drp_config import DRPConfig
+
+    # The settings alone are wanted: the devices are the stages', which may need all their memory.
+    flags = ["--config", f"{folder}/sft.yaml", "--output_dir", str(student), "--use_cpu", "true"]
+    if not is_same_student(*parse((SFTArguments, DRPConfig, ModelConfig), flags)):
+        raise DRPError(
+            f"{student} was trained with other settings or on another corpus: delete it or give another output_dir."
+        )
+    return is_trained(student)
 
 
 def share(sft: Mapping[str, Any], gpus: int) -> dict[str, int]:

@@ -51,11 +51,6 @@ def read_settings(file: Path) -> dict[str, Any]:
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
-def is_trained(student: Path) -> bool:
-    """Whether a training in this folder has come to its end: its state is written last."""
-    return (student / "trainer_state.json").exists()
-
-
 def training_figures(student: Path) -> dict[str, float]:
     """What a training took: `steps`, `tokens` (prompts included) and `seconds`.
 

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from drp_hf.budget_forcing import FORCED_END
 from drp_hf.commands.parsing import parse_and_run
+from drp_hf.commands.training import is_trained
 from drp_hf.embedded import REASONER
 from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
@@ -31,7 +32,7 @@ from drp_hf.likelihood import Likelihood
 from drp_hf.models import model_identity
 from drp_hf.provenance import fingerprint, versions
 from drp_hf.store import content_key
-from recipes.experiment.stages import is_trained, training_figures
+from recipes.experiment.stages import training_figures
 from recipes.study.arms import Arm, choose, read_arms
 from recipes.study.material import Material, StudyConfig, alone, read_pairs, run_recipe
 from recipes.study.results import (
