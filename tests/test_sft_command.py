@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig
 
-from drp_hf.commands.sft import SFTArguments, add_answers, main
+from drp_hf.commands.sft import SFTArguments, add_answers, cli, main
 from drp_hf.commands.training import load_rows
 from drp_hf.corpus.builder import SAMPLE_DIR
 from drp_hf.drp_config import DRPConfig
@@ -83,6 +83,18 @@ def test_a_mistake_is_one_sentence_and_status_2(tmp_path):
     lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(lines) == 1 and f"The data set {tmp_path}/none cannot be loaded" in lines[0]
     assert 'File "' + str(ROOT / "drp_hf") not in done.stderr  # no traceback of ours; accelerate prints its own
+
+
+def test_what_is_said_after_ctrl_c_is_true_without_checkpoints_too(tmp_path, monkeypatch, capsys):
+    def stop(*configs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("drp_hf.commands.sft.main", stop)
+    monkeypatch.setattr("sys.argv", ["drp", "d", "--output_dir", str(tmp_path), "--save_strategy", "no"])
+    with pytest.raises(SystemExit) as end:
+        cli()
+    assert end.value.code == 130
+    assert "from the last whole checkpoint, or begins again where none was saved" in capsys.readouterr().err
 
 
 def configs(corpus, student, tmp_path, arguments=None, training=None, model=None):

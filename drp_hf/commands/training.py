@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 TRAINER_STATE_NAME = "trainer_state.json"
 """What a checkpoint's folder gets last."""
-INTERRUPTED = "interrupted: the checkpoints are kept, and with --resume_from_checkpoint true the same command goes on."
+INTERRUPTED = (
+    "interrupted: with --resume_from_checkpoint true the same command goes on from the last whole checkpoint, or "
+    "begins again where none was saved (as with save_strategy no)."
+)
 
 
 @dataclass
