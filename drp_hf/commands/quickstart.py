@@ -7,6 +7,7 @@ nothing is trained: the student that comes with the package is measured.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from drp_hf.commands import evaluate, problems, prune, report, rollout, sft
 from drp_hf.commands.parsing import parse, parse_and_run
+from drp_hf.commands.training import is_trained, tell_kept
 from drp_hf.embedded import REASONER, STUDENT, STUDENT_PROMPT
 
 
@@ -92,7 +94,7 @@ def main(config: QuickstartConfig) -> Path:
 
 
 def train_student(config: QuickstartConfig, train: Path) -> tuple[str, str]:
-    """Makes a student of the reasoner.
+    """Makes a student of the reasoner; one of the same settings and corpus that is there already is kept.
 
     Args:
         config: the run's.
@@ -121,16 +123,21 @@ def train_student(config: QuickstartConfig, train: Path) -> tuple[str, str]:
     corpus = prune.main(settings(prune.PruneConfig, "prune", traces=traces, output_dir=run_dir / "corpus"))
     heading("sft: the student learns from the pruned traces")
     student = run_dir / "student"
-    sft.main(
-        *settings(
-            (sft.SFTArguments, DRPConfig, ModelConfig),
-            "sft",
-            dataset=corpus,
-            model_name_or_path=REASONER,
-            output_dir=student,
-            seed=config.seed,
-        )
+    training = settings(
+        (sft.SFTArguments, DRPConfig, ModelConfig),
+        "sft",
+        dataset=corpus,
+        model_name_or_path=REASONER,
+        output_dir=student,
+        seed=config.seed,
+        resume_from_checkpoint="true",
     )
+    if not sft.is_same_student(*training):
+        shutil.rmtree(student, ignore_errors=True)  # or it would go on from another training's checkpoint
+    if is_trained(student):
+        tell_kept(student)
+    else:
+        sft.main(*training)
     return str(student), str(corpus)
 
 
