@@ -152,7 +152,9 @@ def _same_choice(a: Answer, b: Answer, gold: str, predicted: str, ask: Ask) -> b
         return _part(a.text, predicted, ask) if a.text else False
     if letters(gold) == b.letter.lower() and "(" in gold:
         return True
-    return _part(gold, b.text, ask) if b.text else None
+    if b.text:
+        return _part(gold, b.text, ask)
+    return False if isinstance(a, Words) else None  # What a formula "b" is to a "B" others know.
 
 
 def _worked_out(a: Answer, b: Answer, gold: str, predicted: str, ask: Ask) -> bool | None:

@@ -180,8 +180,7 @@ def at_once(gold: str, predicted: str | None) -> Verdict | None:
     if (same := normalise(gold)) and same == normalise(predicted):
         return Verdict(True, note="same text")
     # math-verify reads words as products of letters, where "listen" equals "silent".
-    if is_prose(gold) or is_prose(predicted):
-        equal = compare(gold, predicted)
+    if (is_prose(gold) or is_prose(predicted)) and (equal := compare(gold, predicted)) is not None:
         return Verdict(equal, exact=equal, note="compared as words")
     if any(_GROWS.search(answer) and too_large_to_work_out(typeset(answer)) for answer in (gold, predicted)):
         return Verdict(False, note="too large to work out")

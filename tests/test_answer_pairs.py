@@ -401,6 +401,12 @@ ROWS = [
     ("Alice and Bob", "Alice", WRONG),
     ("\\text{Alice, Bob}", "Alice, Bob", RIGHT),
     ("a, b", "b, a", RIGHT),
+    ("Alice, Bob", "x^2", WRONG),
+    ("Alice, Bob", "Alice, B", WRONG),
+    ("Alice and Bob", "x > 2", WRONG),
+    ("2\\sqrt{3}", "yes and no", WRONG),
+    ("x and y", "\\{y, x\\}", RIGHT),
+    ("x and y", "y, x \\log_3 2", WRONG),
 ]
 
 MATRICES = [
@@ -457,6 +463,14 @@ CHOICES = [
     ("12", "(B) 12", RIGHT),
     ("12", "B) 13", WRONG),
     ("12", "B", WRONG),
+    ("Evelyn", "B", WRONG),
+    ("Evelyn", "(B) Evelyn", RIGHT),
+    ("Evelyn", "B: Carla", WRONG),
+    ("even", "E", WRONG),
+    ("\\text{odd}", "\\text{(B)}", WRONG),
+    ("B", "\\text{odd}", WRONG),
+    ("Bob", "B", WRONG),
+    ("x", "B", WRONG),
 ]
 
 WORDS = [
@@ -556,6 +570,13 @@ def test_pairs_are_graded_as_a_reader_would(grader, kind):
 def test_the_table_is_large_and_names_no_pair_twice():
     pairs = [(gold, predicted) for kind in PAIRS.values() for gold, predicted, _ in kind]
     assert len(set(pairs)) == len(pairs) > 450
+
+
+def test_at_once_is_sure_or_silent():
+    golds = {gold for kind in PAIRS.values() for gold, _, _ in kind}
+    answers = {text for kind in PAIRS.values() for pair in kind for text in pair[:2]}
+    verdicts = [at_once(gold, answer) for gold in sorted(golds)[::10] for answer in answers]
+    assert all(verdict is None or isinstance(verdict.correct, bool) for verdict in verdicts)
 
 
 def test_every_answer_is_equal_to_itself():
