@@ -21,6 +21,9 @@ _FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infty)\
 _CHOICE = re.compile(
     r"(?:(?i:option|choice|answer) )?\(?([A-J])(?:\)|(?<=\([A-J])|(?=[.:]|$))[.:]?(?: ?(.+))?\Z", re.DOTALL
 )
+_AND = r"(?:,|;|&|\band\b|\bor\b)(?: ?(?:and|or)\b)? ?(?:(?i:option|choice) )?"
+_CHOICE_AT_ONCE = re.compile(rf" ?{_AND}\(?[A-J](?:\)|[.:]|$)")
+_CHOICE_LATER = re.compile(rf"{_AND}\(?([A-J])\)")
 _LABEL = re.compile(r"^ ?([A-Za-z](?:_\w)?(?: ?\([A-Za-z]\))?|\([A-Za-z, ]+\)|\\[a-z]{2,8}) ?(=|\\in\b) ?(?=[^=])")
 _CLOCK = re.compile(r"(\d{1,2})(?: ?: ?([0-5]\d)(?::([0-5]\d))?)? ?(?:([ap])\.? ?m\b\.?)?( o'clock)?\Z", re.IGNORECASE)
 _RATIO = re.compile(r"(\d+(?:\.\d+)?) ?(?::| to ) ?(\d+(?:\.\d+)?)\Z")
@@ -148,7 +151,7 @@ def read(answer: str) -> Answer:
     text = typeset(answer)
     if number := read_typeset_number(text):
         return number
-    if len(text) <= 80 and (match := _CHOICE.match(text)):
+    if len(text) <= 80 and (match := _CHOICE.match(text)) and not _further_choice(match[1], match[2] or ""):
         return Choice(match[1], match[2] or "")
     if match := _CLOCK.match(text):
         if match[2] or match[4] or match[5]:
@@ -174,6 +177,14 @@ def read(answer: str) -> Answer:
         left, right = text.split("=")
         return Equation(left.strip(), right.strip())
     return Formula(text)
+
+
+def _further_choice(letter: str, text: str) -> bool:
+    """Whether what follows a choice names another one ("(A) and (C)", "(A) 3 and (C) 5").
+
+    "(D) both (A) and (B)" is one choice: those before it stand in its text.
+    """
+    return bool(_CHOICE_AT_ONCE.match(text)) or any(later > letter for later in _CHOICE_LATER.findall(text))
 
 
 def _region(text: str) -> Region | None:

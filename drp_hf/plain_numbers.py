@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from drp_hf import numerals
 from drp_hf.answer_text import typeset
-from drp_hf.units import Unit, read_unit
+from drp_hf.units import Unit, ratio, read_unit
 
 MAX_NUMBER = 200
 """Characters; nothing longer is read as a plain number."""
@@ -153,19 +153,21 @@ def _in_parts(text: str) -> PlainNumber | None:
 def numbers_equal(gold: PlainNumber, predicted: PlainNumber) -> bool:
     """Whether two plain numbers are the same within both slacks.
 
-    70 and 0.7 both equal 70 %. Units count where both are named and measure the same (2 hours are 120 minutes, and 5
-    cents are no 5 dollars). A time such as "2 hours and 30 minutes" or "2.5 hours", no whole number of what it names,
-    also equals a bare 150, as gold often leaves out its unit. Gold "5m" is five times m, unless the other side has a
-    unit too.
+    70 and 0.7 both equal 70 %. Units count where both are named: 2 hours are 120 minutes, and 5 miles neither 5 km nor
+    5 hours. A time such as "2 hours and 30 minutes" or "2.5 hours", no whole number of what it names, also equals a
+    bare 150, as gold often leaves out its unit. Gold "5m" is five times m, unless the other side has a unit too.
     """
     if gold.product and not predicted.unit:
         return False
     a, b = gold.unit, predicted.unit
-    if gold.value == predicted.value and (a is b or not a or not b):
-        return True
     slack = max(gold.slack, predicted.slack)
-    if a and b and a.measures == b.measures and a.size != b.size:
-        return abs(gold.value * a.size - predicted.value * b.size) <= slack * max(a.size, b.size)
+    if a and b and a != b:
+        if scale := ratio(a, b):
+            return abs(gold.value * scale - predicted.value) <= slack * max(scale, 1)
+        # "5m" is as often five minutes as five metres.
+        return (gold.product or predicted.product) and gold.value == predicted.value
+    if gold.value == predicted.value:
+        return True
     golds, values = {gold.value}, {predicted.value}
     if predicted.percent and not gold.percent:
         values.add(predicted.value / 100)
@@ -173,6 +175,6 @@ def numbers_equal(gold: PlainNumber, predicted: PlainNumber) -> bool:
         golds.add(gold.value / 100)
     if a is None and predicted.largest:
         values.add(predicted.value * b.size / predicted.largest.size)
-    elif a is None and b and b.measures == "time" and predicted.value.denominator > 1:
-        values.add(predicted.value * 60)
+    elif a is None and b and b.measures == "time" and predicted.value.denominator > 1 and (smaller := b.in_smaller()):
+        values.add(predicted.value * smaller)
     return any(abs(x - y) <= slack for x in golds for y in values)

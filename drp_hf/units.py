@@ -15,26 +15,32 @@ _NAMES = {
         604_800: "week weeks",
     },
     "months": {1: "month months", 12: "year years"},
-    "metres": {
+    "length": {
         "0.001": "mm millimeter millimeters millimetre millimetres",
         "0.01": "cm centimeter centimeters centimetre centimetres",
         1: "m meter meters metre metres",
         1000: "km kilometer kilometers kilometre kilometres",
+        "0.0254": "in inch inches",
+        "0.3048": "ft foot feet",
+        "0.9144": "yd yard yards",
+        "1609.344": "mi mile miles",
     },
-    "inches": {
-        1: "in inch inches",
-        12: "ft foot feet",
-        36: "yd yard yards",
-        63_360: "mi mile miles",
-    },
-    "grams": {
+    "mass": {
         "0.001": "mg milligram milligrams",
         1: "g gram grams",
         1000: "kg kilogram kilograms",
+        "28.349523125": "oz ounce ounces",
+        "453.59237": "lb lbs pound pounds",
+        "907184.74": "ton tons",
     },
-    "ounces": {1: "oz ounce ounces", 16: "lb lbs pound pounds", 32_000: "ton tons"},
-    "litres": {"0.001": "ml milliliter milliliters", 1: "l liter liters litre litres"},
-    "cups": {1: "cup cups", 2: "pint pints", 4: "quart quarts", 16: "gallon gallons"},
+    "length^3": {
+        "0.000001": "ml milliliter milliliters",
+        "0.001": "l liter liters litre litres",
+        "0.0002365882365": "cup cups",
+        "0.000473176473": "pint pints",
+        "0.000946352946": "quart quarts",
+        "0.003785411784": "gallon gallons",
+    },
     "degrees": {1: "° deg degree degrees"},
     "dollars": {"0.01": "cent cents ¢", 1: "$ usd dollar dollars"},
     "euros": {1: "€ euro euros"},
@@ -48,11 +54,16 @@ class Unit:
 
     Args:
         measures: what it measures; only units of the same can be compared.
-        size: how much of it.
+        size: how much of it, in seconds, metres, grams …
     """
 
     measures: str
     size: Fraction
+
+    def in_smaller(self) -> Fraction | None:
+        """How many of the next smaller unit it is (a day is 24 hours); None for the smallest."""
+        sizes = [unit.size for unit in _UNITS.values() if unit.measures == self.measures and unit.size < self.size]
+        return self.size / max(sizes) if sizes else None
 
 
 _UNITS = {
@@ -61,6 +72,7 @@ _UNITS = {
     for size, names in sizes.items()
     for name in names.split()
 }
+_WORD_FOR_TWO = {_UNITS["pounds"], _UNITS["£"]}
 _POWER = re.compile(r"\s*\^\s*\{?([23])\}?$")
 _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
@@ -78,3 +90,10 @@ def read_unit(text: str) -> Unit | None:
     if unit is None or power == 1:
         return unit
     return Unit(f"{unit.measures}^{power}", unit.size**power)
+
+
+def ratio(a: Unit, b: Unit) -> Fraction | None:
+    """How many b make one a; None where they measure different things. "5 pounds" may be £5."""
+    if {a, b} == _WORD_FOR_TWO:
+        return Fraction(1)
+    return a.size / b.size if a.measures == b.measures else None
