@@ -6,6 +6,7 @@ Every usual writing of the same thing is read as the same: `x \ge 0` and `[0, \i
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,10 @@ from drp_hf.plain_numbers import PlainNumber, read_typeset_number
 MAX_LABELS = 3
 """In front of one answer ("P = f(x) = 5")."""
 
+# Greek letters without accents, and those that mathematics has of its own, stand for quantities.
+_MATH_LETTER = re.compile(
+    r"[\u0391-\u03a9\u03b1-\u03c1\u03c3-\u03c9\u03d0-\u03f6ªµº\u02b0-\u02ff\u2070-\u214f\U0001d400-\U0001d7ff]"
+)
 _LETTERS = re.compile(r"[A-Za-z]+(?:(?:[ '\-]|[.,] )[A-Za-z]+)*\Z")
 _FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infty)\b")
 _CHOICE = re.compile(
@@ -132,10 +137,26 @@ Answer = Words | Choice | Clock | Ratio | InBase | Grid | Region | Row | Equatio
 
 def letters(answer: str) -> str | None:
     r"""An answer made of letters alone, in lower case and without `\text` or brackets ("(C)"), else None."""
-    plain = TEXT_COMMAND.sub(r"\1", answer).strip().rstrip(".")
+    plain = TEXT_COMMAND.sub(r"\1", answer).strip().rstrip(".。")
     if plain.startswith("(") and plain.endswith(")") and len(plain) == 3:
         plain = plain[1]
-    return plain.lower() if len(plain) <= 200 and _LETTERS.match(plain) else None
+    if not plain.isascii():
+        plain = unicodedata.normalize("NFC", plain).replace("’", "'")
+    return plain.casefold() if len(plain) <= 200 and _LETTERS.match(_in_ascii(plain)) else None
+
+
+def _in_ascii(plain: str) -> str:
+    """The text with "x" for each letter or accent of other alphabets, unless all of these are of formulas ("αβ")."""
+    if not _is_foreign(plain):
+        return plain
+    return "".join("x" if not sign.isascii() and unicodedata.category(sign)[0] in "LM" else sign for sign in plain)
+
+
+def _is_foreign(text: str) -> bool:
+    """Whether a text has a letter that no formula has ("é", "日")."""
+    return not text.isascii() and any(
+        not sign.isascii() and sign.isalpha() and not _MATH_LETTER.match(sign) for sign in text
+    )
 
 
 def is_prose(answer: str) -> bool:
@@ -143,7 +164,7 @@ def is_prose(answer: str) -> bool:
     plain = letters(answer)
     if plain is None or _FUNCTION.search(plain):
         return False
-    return "\\" in answer or plain in ("yes", "no") or re.search(r"[a-z]{3}", plain) is not None
+    return "\\" in answer or plain in ("yes", "no") or _is_foreign(plain) or re.search(r"[a-z]{3}", plain) is not None
 
 
 def read(answer: str) -> Answer:

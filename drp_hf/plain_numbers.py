@@ -23,9 +23,12 @@ _SLASH = re.compile(rf"^([-+]?)(?:(\d+)(?: and)? )?({_DIGITS}) ?/ ?({_DIGITS})$"
 _DECIMAL = re.compile(rf"^([-+]?) ?({_DIGITS})(?:[eE]([+-]?\d{{1,3}}))?$")
 _POWER_OF_TEN = re.compile(rf"^(-?{_DIGITS}) ?\* ?10 ?\^ ?\{{?([+-]?\d{{1,3}})\}}?$")
 _SCALES = {"thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+# Latin with accents, Cyrillic, and those that need no second one: "12 años", "3個". Greek ones stand in formulas.
+_LETTER, _SIGN = "A-Za-zÀ-ÖØ-öø-ɏЀ-ԯ", "぀-ヿ一-鿿가-힣"
 _UNIT = re.compile(
     r"(?:(?<=[\d}]) *| +)"
-    r"(?:%|°(?: ?[CF]\b)?|[A-Za-z][A-Za-z./°]+(?: [A-Za-z./°]+){0,5}|[mgshlL])(?: ?\^ ?\{?\d\}?)?$"
+    rf"(?:[%$£€¥¢]|°(?: ?[CF]\b)?|[{_LETTER}][{_LETTER}./°]+(?: [{_LETTER}./°]+){{0,5}}|[{_SIGN}]+|[mgshlL])"
+    r"(?: ?\^ ?\{?\d\}?)?$"
 )
 _NO_UNIT = re.compile(
     r"^ *(?:pi|sqrt|dozens?|scores?|pairs?|hundreds?|or|and|to|mod|base|e|i|x|am|a\.m\.?|pm|p\.m\.?)\b", re.IGNORECASE

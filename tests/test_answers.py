@@ -97,7 +97,18 @@ def test_gold_that_does_not_parse(gold):
 
 
 @pytest.mark.parametrize(
-    "gold", ["540", "-10", "p - q", r"\text{Evelyn}", "(3,4]", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"]
+    "gold",
+    [
+        "540",
+        "-10",
+        "p - q",
+        r"\text{Evelyn}",
+        "(3,4]",
+        r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        "José",
+        "日曜日",
+        "5€",
+    ],
 )
 def test_gold_that_parses(gold):
     assert parses(gold)
