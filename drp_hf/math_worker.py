@@ -39,6 +39,7 @@ def _load() -> Callable[[dict], dict]:
     from math_verify.parser import LatexExtractionConfig
 
     def expression(text: str) -> list:
+        text = text.replace("\n", " ")  # It reads no formula over several lines.
         return parse(f"${text}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
 
     def compare(request: dict) -> dict:

@@ -317,3 +317,40 @@ def test_golds_are_bare():
     assert bare_golds(["18", 18, 18.5], "f row 1", "answer") == ("18", "18.5")
     assert bare_golds("The total is 3.\nTwice that is 6.", "f row 1", "answer") == ("6",)
     assert bare_golds(" Evelyn ", "f row 1", "answer") == ("Evelyn",)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "\\begin{pmatrix}\n1 \\\\\n2\n\\end{pmatrix}",
+        "A = \\left[\n\\begin{array}{cc}\n1 & 2 \\\\[2pt]\n3 & 4\n\\end{array}\n\\right]",
+        "f(x) = \\begin{cases}\nx, & \\text{if } x > 0 \\\\\n-x, & \\text{otherwise}\n\\end{cases}",
+        "\\left\\{ \\begin{array}{c}\n1 \\\\\n2\n\\end{array} \\right.",
+        "$$\n\\begin{pmatrix} 1 \\\\\n2 \\end{pmatrix}\n$$",
+        "\\[\nx + 1\n\\]",
+        "[1,\n 2]",
+        "[0,\n1)",
+        "\\{1,\n2\\}",
+        f"\\begin{{bmatrix}} {' & '.join(map(str, range(100)))} \\end{{bmatrix}}",
+    ],
+)
+def test_a_formula_over_several_lines_is_no_solution(formula):
+    assert bare_golds(formula, "f row 1", "answer") == (formula,)
+
+
+@pytest.mark.parametrize(
+    "solution",
+    [
+        "3 * 4 = 12\n12 + 5 = 17",
+        "First (3 * 4)\nis [12]: 12 and then\n(as 12 + 5 = 17) it is 17",
+        "She has 12 (that is 3 * 4,\nand 5 more: 17",
+        "a) 12\nb) 17",
+        "\\begin{align*}\nx &= 12 + 5 \\\\\n&= 17\n\\end{align*}",
+        "\\[\n12\n\\]\nand 5 more are\n\\[\n17\n\\]",
+        "\\[\n3 * 4 = 12 \\\\\n12 + 5 = 17\n\\]",
+        "Janet earns $$12\nand $$5, in all 17",
+        "She does it again (and again). " * 10 + "So 17",
+    ],
+)
+def test_of_a_solution_that_states_nothing_the_last_number_is_the_answer(solution):
+    assert bare_golds(solution, "f row 1", "answer") == ("17",)

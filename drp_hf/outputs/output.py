@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,11 @@ from drp_hf.errors import DRPError
 from drp_hf.tables import JSON_LINES
 
 LONGEST_BARE = 200
-"""Characters; a longer gold answer, or one of several lines, is a whole solution."""
+"""Characters; a longer gold answer, or one of several lines, is a whole solution, unless it is one formula."""
+
+_DELIMITER = re.compile(r"\A(?:\$+|\\[(\[])\s*|\s*(?:\$+|\\[)\]])\Z")
+_BRACKET = re.compile(r"(\\begin\b|\\left\s*\\?\W|[(\[{])|\\end\b|\\right\s*\\?\W|[)\]}]")
+_WORKED_OUT = re.compile(r"\\begin\{(?:align|gather|eqnarray|multline|split)")
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def bare_golds(value: Any, where: str, field: str) -> tuple[str, ...]:
     """The bare answers in a gold field: a text, a number, or a list of them.
 
     What a whole solution states (`\\boxed{18}`, "… #### 18", "the answer is 18") is taken from it; of several lines
-    that state nothing, the final answer as of an output.
+    that state nothing, the final answer as of an output. A matrix or list over several lines is an answer.
 
     Raises:
         DRPError: there is none.
@@ -74,14 +79,32 @@ def bare_golds(value: Any, where: str, field: str) -> tuple[str, ...]:
         if isinstance(one, bool) or not isinstance(one, str | int | float):
             raise DRPError(f"{where}: the field {field!r} holds {one!r:.60}, it must be a text or a number.")
         text = str(one).strip()
-        solution = "\n" in text or len(text) > LONGEST_BARE
-        gold = stated_answer(text) or (extract_answer(text) if solution else None) or text
+        gold = stated_answer(text) or (extract_answer(text) if _is_solution(text) else None) or text
         if not gold:
             raise DRPError(f"{where}: the field {field!r} is empty; fill it or drop the row.")
         golds.append(whole(gold))
     if not golds:
         raise DRPError(f"{where}: the field {field!r} is empty; fill it or drop the row.")
     return tuple(dict.fromkeys(golds))
+
+
+def _is_solution(text: str) -> bool:
+    """Whether a gold answer is more than an answer: long or of several lines, and not in brackets as a whole."""
+    outside = text if _WORKED_OUT.search(text) else _outside_brackets(_DELIMITER.sub("", text))
+    return "\n" in outside or (len(text) > LONGEST_BARE and bool(outside))
+
+
+def _outside_brackets(text: str) -> str:
+    """What stands in no brackets and no environment; all of a text whose brackets do not match."""
+    outside, depth, at = "", 0, 0
+    for bracket in _BRACKET.finditer(text):
+        if depth == 0:
+            outside += text[at : bracket.start()]
+        depth += 1 if bracket[1] else -1
+        if depth < 0:
+            return text
+        at = bracket.end()
+    return text if depth else outside + text[at:]
 
 
 def need(row: Mapping[str, Any], field: str, kinds: type | tuple[type, ...], where: str) -> Any:
