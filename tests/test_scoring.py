@@ -186,6 +186,16 @@ def test_the_opening_tag_may_be_missing():
     assert scored("3 + 4 = 7. The answer is 7.", "7").think_tokens == 0
 
 
+def test_an_output_that_was_cut_before_either_tag():
+    """As of a template that puts the opening tag into the prompt."""
+    output = "3 + 4 = 7. So the answer is 7. But wait, 7"
+    assert scored(output, "7", finished=None).correct
+    score = scored(output, "7", finished=False)
+    assert (score.correct, score.extracted, score.think_tokens) == (False, None, 0)
+    score = scored(f"<think>{output}", "7", finished=None)
+    assert (score.correct, score.extracted, score.think_tokens) == (False, None, score.n_tokens)
+
+
 def test_reflections_are_whole_words():
     assert (
         scored("Wait, wait. HMM: waiters await. Let me double-check, actually. Alternatively hmmm.").reflections == 6
