@@ -21,6 +21,24 @@ _SAID = re.compile(
     r"\b(?:correct|right)\s+(?:option|choice)\s+is\b|^[ \t>*#]*answer\b(?=\W*:))",
     re.IGNORECASE | re.MULTILINE,
 )
+MENTIONS = 16
+"""Of an answer that are looked at, from the last one back, for one that states it."""
+# "The answer is correct, as 3 * 4 = 12", and without any value "The answer is given in hours".
+_REMARK = re.compile(
+    r"(?:(?:also|now|indeed|both|very|quite|completely|clearly|fully) )*(?:(?:in)?correct|right|wrong|(?:in)?valid|"
+    r"clear|accurate|reasonable|sensible|plausible|consistent with|helpful|useful|verified|confirmed|"
+    r"(?:double-?|re-?)?checked|rounded to \w+ (?:decimal|significant) \w+\W*\Z)\b(?!\W*:)",
+    re.IGNORECASE,
+)
+_REMARK_IF_WORDS = re.compile(
+    r"(?:already|asked|based|boxed|calculated|computed|derived|expected|expressed|found|given|in|measured|obtained|"
+    r"presented|provided|reported|required|rounded|shown|simplified|stated|written|an? (?:integer|whole number))\b",
+    re.IGNORECASE,
+)
+# "This answer is correct", "The final answer has been checked".
+_POINTS = re.compile(r"\b(?:this|that|your|such an)\s+\Z", re.IGNORECASE)
+_TELLS = re.compile(r"[ \t]+(?:has|have|makes|matches|agrees|checks|seems|looks)\b")
+_NAMES_VALUE = re.compile(r"[\d\\$=]|\*\*")
 _AFTER_SAID = re.compile(r"(?:[\s:*=_]|(?:therefore|thus|hence|indeed|simply|just|equal to)\b)*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<!\\)[.!?](?=\s|$|\*)|[。！？]")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
@@ -39,7 +57,12 @@ _LEADS = re.compile(
 )
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-z]{1,20}\*?\}")
-_HEADING = re.compile(r"answer|solution|step|conclusion|verification|total cost$", re.IGNORECASE)
+_HEADING = re.compile(
+    r"answer|solution|step|conclusion|verification|total cost$|"
+    r"^(?:i )?hope (?:this|that|it)\b|^thank|^good luck|^let me know",
+    re.IGNORECASE,
+)
+_PLACES = re.compile(r"\b(?:at|by|for|from|in|of|on|per|with)(?: (?:an?|each|every|her|his|its|the|their))?\s+\Z")
 
 
 def extract_answer(text: str) -> str | None:
@@ -77,9 +100,8 @@ def states_answer(text: str, gold: str) -> bool:
     boxed = _boxed(text)
     if boxed is not None:
         return answers_match(gold, boxed).correct
-    said = _last(_SAID.finditer(text))
-    if said is not None:
-        text = text[said.start() :]
+    if mention := _mention(text):
+        text = text[mention[0] :]
     return _occurs(gold, text) or answers_match(gold, extract_answer(text)).correct
 
 
@@ -122,11 +144,30 @@ def _boxed(text: str) -> str | None:
 
 
 def _said(text: str) -> str | None:
-    place = _last(_SAID.finditer(text))
-    if place is None:
-        return None
-    start = _AFTER_SAID.match(text, place.end()).end()
-    return _from_phrase(_phrase(text[start : start + MAX_ANSWER]))
+    mention = _mention(text)
+    return _from_phrase(mention[1]) if mention else None
+
+
+def _mention(text: str) -> tuple[int, str] | None:
+    """The last "the answer is" that states an answer: its place, and the phrase that follows.
+
+    One that may only remark on an answer ("The answer is correct.") counts where no other states one.
+    """
+    remark = None
+    for place in reversed(deque(_SAID.finditer(text), maxlen=MENTIONS)):
+        start = _AFTER_SAID.match(text, place.end()).end()
+        phrase = _phrase(text[start : start + MAX_ANSWER]).strip()
+        words_alone = not _NAMES_VALUE.search(phrase) and not numerals.spelled(phrase)
+        points = _POINTS.search(text[max(0, place.start() - 12) : place.start()])
+        remarks = not phrase or _REMARK.match(phrase) or (words_alone and _REMARK_IF_WORDS.match(phrase))
+        if (points and remarks) or (words_alone and _TELLS.match(text, place.end())):
+            continue
+        if not remarks and not (points and words_alone):
+            # "The answer is left or right. … The answer is right."
+            named = remark and words_alone and remark[1] and remark[1].lower() in phrase.lower()
+            return remark if named else (place.start(), phrase)
+        remark = remark or (place.start(), phrase)
+    return remark
 
 
 def _hashes(text: str) -> str | None:
@@ -142,9 +183,20 @@ def _bold(text: str) -> str | None:
     answer = None
     for match in _BOLD.finditer(text):
         inside = match[1].strip()
-        if not inside.endswith(":") and text[match.end() : match.end() + 1] != ":" and not _HEADING.search(inside):
+        if inside.endswith(":") or text[match.end() : match.end() + 1] == ":" or _HEADING.search(inside):
+            continue
+        if not (
+            answer and read_number(answer) and _stresses(text[max(0, match.start() - 20) : match.start()], inside)
+        ):
             answer = inside
     return _from_phrase(answer) if answer and (re.search(r"\d", answer) or len(answer.split()) <= 3) else None
+
+
+def _stresses(before: str, inside: str) -> bool:
+    """Whether bold words only stress something ("at the **farmers' market**", "**Verified**"), and answer nothing."""
+    return _REMARK.match(inside) is not None or (
+        inside.islower() and not re.search(r"\d", inside) and _PLACES.search(before) is not None
+    )
 
 
 def _last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:

@@ -72,6 +72,67 @@ def test_stated_answer_needs_an_express_form():
 
 
 @pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is 42.\n\nI have verified that this final answer is correct.", "42"),
+        ("The answer is 42.\n\nThe answer is correct, as 6 * 7 = 42 and 7 * 6 = 42, too.", "42"),
+        ("The answer is 18 dollars.\n\nThe final answer has been double-checked.", "18"),
+        ("The answer is 3.\n\nLet me know if this answer is helpful!", "3"),
+        ("The final answer is 3.\n\n(The answer is given in hours.)", "3"),
+        ("The answer is 3.14.\n\nThe answer is rounded to 2 decimal places.", "3.14"),
+        ("**Final Answer:** 42\n\nThis answer is reasonable because 42 is between 40 and 50.", "42"),
+        ("**Answer:** 42\n\nThe answer is an integer.", "42"),
+        ("The answer is 7.\nWait, the answer is", "7"),
+        ("The answer is Tuesday.\n\nI verified that this answer is correct.", "Tuesday"),
+        ("The correct option is (B).\n\nThis final answer makes sense.", "(B)"),
+    ],
+)
+def test_a_remark_on_an_answer_does_not_replace_it(text, answer):
+    assert stated_answer(text) == answer
+    assert states_answer(text, answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is correct.", "correct"),
+        ("The answer is Tuesday.", "Tuesday"),
+        ("It can be 5 or 6. The answer is valid or invalid. So the answer is invalid.", "invalid"),
+        ("At first the answer is 5. No, the answer is Evelyn.", "Evelyn"),
+        ("At first the answer is 5. No, the answer is even.", "even"),
+        ("The answer is 3. No, the answer is clear: 42.", "42"),
+        ("The answer is 3. No, the answer is given by 3 * 4 = 12.", "12"),
+        ("The answer is 4283. The answer is rounded to the nearest hundred, 4300.", "4300"),
+        ("The answer is 5. Now the answer is in all twelve.", "in all twelve"),
+        ("The answer is 5. This answer is 6.", "6"),
+    ],
+)
+def test_words_may_be_the_answer_and_replace_another(text, answer):
+    assert stated_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("So she earns **$18** a day at the **farmers' market**.", "$18"),
+        ("He earns **$18** per **day**.", "$18"),
+        ("Total: **$18**\n\n**Hope this helps!**", "$18"),
+        ("Total: 18\n\n**Hope this helps!**", "18"),
+        ("The total is **42**. **Verified!**", "42"),
+        ("The total is 42. This answer is correct.", "42"),
+        ("Carla ran **5 miles**, so the fastest is **Evelyn**.", "Evelyn"),
+        ("After **3 hours** she arrives in **Paris**.", "Paris"),
+        ("**7** divided by 2 leaves **1**, so it is **odd**.", "odd"),
+        ("She sells them at the **market**.", "market"),
+        ("**Correct**", "Correct"),
+        ("It was **Hope**.", "Hope"),
+    ],
+)
+def test_bold_words_that_only_stress_something_do_not_replace_a_number(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
     ("ending", "gold", "states"),
     [
         ("So 540 meters.", "540", True),
@@ -116,7 +177,24 @@ def test_gold_that_parses(gold):
 
 @pytest.mark.parametrize(
     "piece",
-    ["\\boxed{", "{", "**", "$", "the answer is ", "####", "1,", "1 ", ".", "\\(", "<think>", "1/", "answer: \n", "-"],
+    [
+        "this answer is correct. ",
+        "**at the **5** ",
+        "\\boxed{",
+        "{",
+        "**",
+        "$",
+        "the answer is ",
+        "####",
+        "1,",
+        "1 ",
+        ".",
+        "\\(",
+        "<think>",
+        "1/",
+        "answer: \n",
+        "-",
+    ],
 )
 def test_extraction_is_linear_on_hostile_texts(piece):
     text = piece * (600_000 // len(piece))
