@@ -55,6 +55,22 @@ _LEADS = re.compile(
     r"(?: ?[A-Za-z]+(?: [A-Za-z]+){0,2}?)?(?:[,;(]| (?:in|per|from|for|because|since|as|with|after|when|if|each)\b)"
     r"(?!.*(?:\bwhich\b|\bor\b|\bequals?\b|\bso\b|\bmakes?\b|\bgives?\b|[:+*/]))"
 )
+# "So she earns 18 dollars (9 eggs at 2 dollars each)": what is in brackets explains the one value before them …
+_EXPLAINED = re.compile(
+    rf"(?:.*=\s*|[^\d*$\\]*?)(?P<value>(?:\*\*[^*\n]+\*\*|{_MATH.pattern}|{_NUMBER.pattern})"
+    r"\*{0,2}[A-Za-z]*(?: [A-Za-z]+){0,6})\*{0,2} ?\((?P<explanation>[^()]*\d[^()]*)\)\D*",
+    re.DOTALL,
+)
+# … unless it works the answer out: "half of 36 apples (18)", "5 dozen (60)", "5 miles each way (which makes 10)".
+_UNFINISHED = re.compile(
+    r"\b(?:(?<!total )of|half|twice|double|triple|times|by|from|to|than|plus|minus|option|choice|dozens?|scores?|"
+    r"pairs?|hundreds?|thousands?|millions?|billions?|percent|squared|cubed|factorial|sin|cos|tan|log|ln)\b.*\(|"
+    r"\((?:[^()]*\b)?(?:which|or|equals?|so|makes?|gives?|total)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_RESTATES = re.compile(r".*=|(?:or|i\.e\.|that is|which is|equal to),? ", re.DOTALL)
+_MARKS = re.compile(r"\*\*|(?<!\\)\$|\\[()]")
+_OPTION = re.compile(r"(?:(?i:option|choice) )?\(?[A-J]\*{0,2}(?:\)|[.:])\*{0,2} *(?=\w|\W*\d|\W*\\)")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-z]{1,20}\*?\}")
 _HEADING = re.compile(
@@ -224,6 +240,11 @@ def _phrase(text: str) -> str:
 
 def _from_phrase(phrase: str) -> str | None:
     """The answer in "James runs **540** meters", "$x = 5$", "p - q", "Evelyn"."""
+    if option := _OPTION.match(phrase):
+        if isinstance(read(phrase[:80].replace("**", "")), Choice):
+            return clean(option[0].replace("**", "") + _option_text(phrase[option.end() :]))
+    if explained := _explained(phrase):
+        return explained
     for pattern in (_BOLD, _MATH):
         inner = _last(pattern.finditer(phrase))
         if inner:
@@ -242,8 +263,31 @@ def _from_phrase(phrase: str) -> str | None:
     return clean(numbers[-1][0]) if numbers else clean(phrase)
 
 
+def _option_text(text: str) -> str:
+    """What an option stands for, without the words around it if it has one value."""
+    one = len(_NUMBER.findall(text)) == 1 or _MATH.search(text) or _BOLD.search(text)
+    return (_from_phrase(text) if one else None) or text
+
+
+def _explained(phrase: str) -> str | None:
+    """The value in "18 dollars (9 eggs at 2 dollars each)", and both in "3 hours (180 minutes)"."""
+    match = _EXPLAINED.fullmatch(phrase) if "(" in phrase else None
+    if match is None or not _WORD.search(TEXT_COMMAND.sub("", phrase)):
+        return None
+    twice = _MARKS.sub("", f"{match['value']} ({_restated(match['explanation'])})")
+    if read_number(twice):
+        return clean(twice)
+    return None if _UNFINISHED.search(phrase) else _from_phrase(match["value"])
+
+
+def _restated(explanation: str) -> str:
+    """What an explanation such as "that is, 180 minutes" or "3 * 60 = 180 minutes" arrives at."""
+    restates = _RESTATES.match(explanation)
+    return explanation[restates.end() :] if restates else explanation
+
+
 def _is_one_answer(found: Answer) -> bool:
     """Whether a phrase with several numbers is one answer ("5 feet 6 inches", "1, 2 and 3") and no sentence."""
     if isinstance(found, Row):
-        return all(isinstance(read(item), PlainNumber) for item in map(unlabelled, found.items))
+        return all(isinstance(read(item), PlainNumber | Choice) for item in map(unlabelled, found.items))
     return isinstance(found, PlainNumber | Clock | Choice | Region | Ratio)

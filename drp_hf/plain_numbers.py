@@ -3,7 +3,7 @@ r"""Plain numbers as people write them (`1,000`, `27.0`, `3/4`, `\frac{3}{4}`, `
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from drp_hf import numerals
@@ -36,6 +36,7 @@ _NO_UNIT = re.compile(
 _PARTS = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)\.?(?:,? and |, ?| |$)")
 _PRODUCT = re.compile(r"[A-Za-z]{1,3}(?: ?\^ ?\{?\d\}?)?\Z")
 _SHORT_PRODUCT = re.compile(r"[A-Za-z]{1,2}(?: ?\^ ?\{?\d\}?)?\Z")
+_TWICE = re.compile(r"([^()]+?) ?\(([^()]+)\)\Z")
 _ORDINAL = ("st", "nd", "rd", "th")
 _COUNTED = re.compile(r"[A-Za-z]+(?:[ -][A-Za-z]+)*\Z")
 
@@ -50,7 +51,8 @@ class PlainNumber:
         slack: how far another number may lie from it: 0 for integers and fractions, a millionth of the value for
             decimals, half a unit in the last place for scientific notation (which is rounded by nature).
         unit: what `value` counts, where that is a known unit of measurement.
-        largest: the first unit of a number in several units ("2 hours and 30 minutes"), of which `unit` is the last.
+        largest: the first unit of a number in several units ("2 hours and 30 minutes", "3 hours (180 minutes)"), of
+            which `unit` is the last.
         product: whether it may also be a product: "5m" is five metres, or five times m.
     """
 
@@ -71,6 +73,8 @@ def read_typeset_number(text: str) -> PlainNumber | None:
     """`read_number` for a text that `typeset` has been through."""
     if len(text) > MAX_NUMBER:
         return None
+    if text.endswith(")"):
+        return _said_twice(text)
     unit = None
     if currency := _CURRENCY.match(text):
         unit = read_unit(currency[2]) if currency[2] else None
@@ -151,6 +155,16 @@ def _in_parts(text: str) -> PlainNumber | None:
             return None
         total, first, last, at = total + Fraction(part[1]) * unit.size, first or unit, unit, part.end()
     return PlainNumber(total / last.size, False, _NO_SLACK, last, largest=first)
+
+
+def _said_twice(text: str) -> PlainNumber | None:
+    """A quantity in two units ("3 hours (180 minutes)"), which is what either says."""
+    match = _TWICE.match(text)
+    first, second = (read_typeset_number(part) for part in match.groups()) if match else (None, None)
+    if not (first and second and first.unit and second.unit and first.unit.measures == second.unit.measures):
+        return None
+    same = numbers_equal(first, second) and not first.product and not second.product
+    return replace(second, largest=first.largest or first.unit) if same else None
 
 
 def numbers_equal(gold: PlainNumber, predicted: PlainNumber) -> bool:

@@ -93,6 +93,42 @@ def test_a_remark_on_an_answer_does_not_replace_it(text, answer):
 
 
 @pytest.mark.parametrize(
+    ("text", "golds"),
+    [
+        ("The correct option is B: 12 apples", ["B", "12"]),
+        ("The answer is (B) 12 apples.", ["B", "12"]),
+        ("The answer is B) 12 apples", ["B", "12"]),
+        ("**B. 12 apples**", ["B", "12"]),
+        ("The answer is **B**: 12 apples", ["B", "12"]),
+        ("The answer is (B) $\\frac{1}{2}$ apples.", ["B", "0.5"]),
+        ("The answer is (B) she sells 12 apples in all.", ["B", "12"]),
+        ("The answer is (B) because it has 5 sides.", ["B"]),
+        ("The answer is (A) 3 and (C) 5.", ["(A) and (C)"]),
+        ("The answer is 3 hours (180 minutes).", ["3", "180", "3 hours"]),
+        ("The answer is 120 minutes (that is, 2 hours).", ["120", "2"]),
+        ("**Final Answer**\nShe works 1.5 hours (1.5 * 60 = 90 minutes).", ["1.5", "90"]),
+        ("The answer is 5 feet 6 inches (66 inches).", ["66", "5.5"]),
+        ("The answer is 18 dollars (9 eggs at 2 dollars each).", ["18"]),
+        ("The answer is 9 × 2 = 18 dollars (9 eggs at 2 dollars each).", ["18"]),
+        ("**Answer:** She makes a total of **$18** (9 eggs at **$2** each).", ["18"]),
+        ("The answer is **18 dollars (9 eggs at 2 dollars each)**.", ["18"]),
+        ("The answer is 5 miles (8.05 km).", ["5"]),
+        ("The answer is 3 (mod 7).", ["3"]),
+        ("The answer is half of 36 apples (18).", ["18"]),
+        ("The answer is 5 dozen eggs (60).", ["60"]),
+        ("The answer is 12 times 3 (36).", ["36"]),
+        ("The answer is 2 miles each way (which makes 4).", ["4"]),
+        ("The answer is 2 (x + 1).", ["2x + 2"]),
+        ("The answer is $(1, 2)$ (in quadrant 1).", ["(1, 2)"]),
+    ],
+)
+def test_an_option_or_a_value_is_not_what_explains_it(text, golds):
+    wrongly = [gold for gold in golds if not answers_match(gold, extract_answer(text)).correct]
+    assert not wrongly, extract_answer(text)
+    assert not answers_match("2.5", extract_answer(text)).correct
+
+
+@pytest.mark.parametrize(
     ("text", "answer"),
     [
         ("The answer is correct.", "correct"),
@@ -180,6 +216,7 @@ def test_gold_that_parses(gold):
     [
         "this answer is correct. ",
         "**at the **5** ",
+        "the answer is 1 a (1) ",
         "\\boxed{",
         "{",
         "**",
