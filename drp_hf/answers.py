@@ -78,6 +78,7 @@ _HEADING = re.compile(
     r"^(?:i )?hope (?:this|that|it)\b|^thank|^good luck|^let me know",
     re.IGNORECASE,
 )
+_OPENS_SENTENCE = re.compile(r"(?:^|[.!?)*])\s*\Z", re.MULTILINE)
 _PLACES = re.compile(r"\b(?:at|by|for|from|in|of|on|per|with)(?: (?:an?|each|every|her|his|its|the|their))?\s+\Z")
 
 
@@ -86,7 +87,8 @@ def extract_answer(text: str) -> str | None:
 
     Of an output with think tags only what follows the closing tag counts; one that never closes them was cut off, and
     has no answer. Tried in this order, the last occurrence first: `\boxed{…}`, "the answer is …" or "Final answer: …",
-    `#### …`, bold text, and else the last number. Runs in time linear in the text.
+    `#### …`, bold text, and else the last number. "This answer is correct" states none, and a mention or bold words
+    that state none do not replace those that do. Runs in time linear in the text.
 
     Returns:
         The answer as written, without delimiters, trailing full stop or the words around a number; None without one.
@@ -210,9 +212,9 @@ def _bold(text: str) -> str | None:
 
 def _stresses(before: str, inside: str) -> bool:
     """Whether bold words only stress something ("at the **farmers' market**", "**Verified**"), and answer nothing."""
-    return _REMARK.match(inside) is not None or (
-        inside.islower() and not re.search(r"\d", inside) and _PLACES.search(before) is not None
-    )
+    if _REMARK.match(inside) and _OPENS_SENTENCE.search(before):
+        return True
+    return inside.islower() and not re.search(r"\d", inside) and _PLACES.search(before) is not None
 
 
 def _last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:

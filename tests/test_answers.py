@@ -158,6 +158,7 @@ def test_words_may_be_the_answer_and_replace_another(text, answer):
         ("The total is 42. This answer is correct.", "42"),
         ("Carla ran **5 miles**, so the fastest is **Evelyn**.", "Evelyn"),
         ("After **3 hours** she arrives in **Paris**.", "Paris"),
+        ("After **3 miles** she turns **right**.", "right"),
         ("**7** divided by 2 leaves **1**, so it is **odd**.", "odd"),
         ("She sells them at the **market**.", "market"),
         ("**Correct**", "Correct"),
