@@ -26,9 +26,11 @@ _FUNCTION = re.compile(r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|infty)\
 _CHOICE = re.compile(
     r"(?:(?i:option|choice|answer) )?\(?([A-J])(?:\)|(?<=\([A-J])|(?=[.:]|$))[.:]?(?: ?(.+))?\Z", re.DOTALL
 )
-_AND = r"(?:,|;|&|\band\b|\bor\b)(?: ?(?:and|or)\b)? ?(?:(?i:option|choice) )?"
-_CHOICE_AT_ONCE = re.compile(rf" ?{_AND}\(?[A-J](?:\)|[.:]|$)")
-_CHOICE_LATER = re.compile(rf"{_AND}\(?([A-J])\)")
+_AND = r" ?(?:,|;|&|\band\b|\bor\b)(?: ?(?:and|or)\b)? ?"
+_MARK = r"(?:(?i:option|choice) )?\(?"
+_CHOICE_AT_ONCE = re.compile(rf"{_AND}{_MARK}[A-J](?:\)|[.:]|$)")
+_CHOICE_LATER = re.compile(rf"{_AND}{_MARK}([A-J])\)")
+_BEFORE_CHOICE = re.compile(rf"{_AND}(?={_MARK}[A-J](?:\)|[.:]|$))")
 _LABEL = re.compile(r"^ ?([A-Za-z](?:_\w)?(?: ?\([A-Za-z]\))?|\([A-Za-z, ]+\)|\\[a-z]{2,8}) ?(=|\\in\b) ?(?=[^=])")
 _CLOCK = re.compile(r"(\d{1,2})(?: ?: ?([0-5]\d)(?::([0-5]\d))?)? ?(?:([ap])\.? ?m\b\.?)?( o'clock)?\Z", re.IGNORECASE)
 _RATIO = re.compile(r"(\d+(?:\.\d+)?) ?(?::| to ) ?(\d+(?:\.\d+)?)\Z")
@@ -172,7 +174,9 @@ def read(answer: str) -> Answer:
     text = typeset(answer)
     if number := read_typeset_number(text):
         return number
-    if len(text) <= 80 and (match := _CHOICE.match(text)) and not _further_choice(match[1], match[2] or ""):
+    if len(text) <= 80 and (match := _CHOICE.match(text)):
+        if _further_choice(match[1], match[2] or ""):
+            return Row(tuple(_BEFORE_CHOICE.split(text)), "")
         return Choice(match[1], match[2] or "")
     if match := _CLOCK.match(text):
         if match[2] or match[4] or match[5]:

@@ -154,7 +154,7 @@ def _same_choice(a: Answer, b: Answer, gold: str, predicted: str, ask: Ask) -> b
         return True
     if b.text:
         return _part(gold, b.text, ask)
-    return False if isinstance(a, Words) else None  # What a formula "b" is to a "B" others know.
+    return False if isinstance(a, Words | Row) else None  # What a formula "b" is to a "B" others know.
 
 
 def _worked_out(a: Answer, b: Answer, gold: str, predicted: str, ask: Ask) -> bool | None:
