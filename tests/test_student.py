@@ -197,7 +197,7 @@ def test_the_card_of_a_student_that_wants_its_questions_put_in_other_words(whole
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     run = json.loads((folder / "run.json").read_text())
     plain = card_of(student_publication(folder, "me/student", tmp_path / "plain")).text
-    run["config"]["arguments"]["prompt"] = '{question}\nSay "so".'
+    run["config"]["arguments"] |= {"prompt": '{question}\nSay "so".', "dataset_split": "part"}
     (folder / "run.json").write_text(json.dumps(run))
     text = card_of(student_publication(folder, "me/student", tmp_path / "work")).text
     question = "A box has 12 pencils. How many pencils are in 7 boxes?"
@@ -208,7 +208,8 @@ def test_the_card_of_a_student_that_wants_its_questions_put_in_other_words(whole
     assert [trained_prompt(str(each)) for each in (whole, folder)] == ["{question}", '{question}\nSay "so".']
     assert [trained_prompt(name) for name in (STUDENT, EMBEDDED)] == [STUDENT_PROMPT, None]
     settings = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
-    assert settings["prompt"] == run["config"]["arguments"]["prompt"]
+    assert {name: settings[name] for name in ("prompt", "dataset_split")}.items() <= run["config"]["arguments"].items()
+    assert "dataset_split" not in plain
 
 
 def test_results_plots_and_the_leaderboard_s_file(whole, tmp_path, caplog):

@@ -45,6 +45,7 @@ class Student:
         corpus: what it was trained on: a data set of the Hub, or the name of a folder; None where that is not known.
         corpus_on_hub: whether it is the former.
         corpus_view: the configuration.
+        corpus_split: the split.
         prompt: the user's message that it was trained with, with `{question}` in it.
         corpus_revision: the commit of the data set, or the fingerprint of the files of its rows.
         training: the trainer's settings that differ from the defaults.
@@ -60,6 +61,7 @@ class Student:
     corpus: str | None = None
     corpus_on_hub: bool = False
     corpus_view: str | None = None
+    corpus_split: str = "train"
     prompt: str = QUESTION
     corpus_revision: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -82,7 +84,7 @@ class Student:
         """What differs from the defaults, as YAML that `drp sft --config` reads; the folder to write is left open."""
         asked = {"model_name_or_path": self.trained_from, "model_revision": self.base_revision}
         asked |= {"dataset": self.corpus, "dataset_config": self.corpus_view}
-        asked |= {"prompt": _unless(self.prompt, QUESTION)}
+        asked |= {"dataset_split": _unless(self.corpus_split, "train"), "prompt": _unless(self.prompt, QUESTION)}
         given = {name: value for name, value in asked.items() if value is not None}
         return yaml.safe_dump({**given, **self.model, **self.training}, sort_keys=False, allow_unicode=True).strip()
 
@@ -175,6 +177,7 @@ def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = No
         corpus=corpus or (Path(data_set).name if local else data_set),
         corpus_on_hub=corpus is not None or (data_set is not None and not local),
         corpus_view=arguments.get("dataset_config"),
+        corpus_split=arguments.get("dataset_split", "train"),
         prompt=arguments.get("prompt", QUESTION),
         corpus_revision=inputs.get(data_set) or None,
         training=_differing(training, DRPConfig if run["stage"] == "sft" else DPOConfig),
@@ -200,6 +203,7 @@ def deciding(run: Mapping[str, Any]) -> dict[str, Any]:
         "stage": run["stage"],
         "rows": [arguments.get(name) for name in ("dataset", "dataset_config", "dataset_split")],
         "prompt": student.prompt,
+        "chat template": student.all_training.get("chat_template_path"),
         "base": config["model"]["model_name_or_path"],
         "model": student.model,
         "training": {name: value for name, value in student.training.items() if name not in NOT_DECIDING},

@@ -41,9 +41,10 @@ class PublishingConfig:
         > Parameters that control what is published
 
         push_to_hub_revision (`str`, *optional*):
-            A branch of the repository `hub_model_id`, where the student is published at the end. Every checkpoint that
-            is saved is published on a branch of its own, `<push_to_hub_revision>-step-<step with nine digits>`, while
-            the training goes on; one that fails is warned of, and the training goes on.
+            A branch of the repository `hub_model_id`, where `save_model` publishes the student (a command does so at
+            the end). Every checkpoint that is saved is published on a branch of its own,
+            `<push_to_hub_revision>-step-<step with nine digits>`, while the training goes on; one that fails is warned
+            of, and the training goes on.
 
     > [!NOTE]
     > - A repository that is made is private unless `hub_private_repo` is `False`. One that is public already takes
