@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -17,7 +18,7 @@ from drp_hf.commands.prune import PruneConfig, main
 from drp_hf.corpus import VIEWS
 from drp_hf.corpus.builder import NAME, SAMPLE_DIR
 from drp_hf.corpus.card import CorpusSummary, View, render_card, write_card
-from drp_hf.corpus.folder import split_files
+from drp_hf.corpus.folder import rows_fingerprint, split_files, view_files
 from drp_hf.corpus.origin import Origin, public_path, read_origin
 from drp_hf.corpus.views import VIEW_FEATURES, view_rows
 from drp_hf.errors import DRPError
@@ -227,6 +228,20 @@ def test_splits_are_whole_or_in_shards():
     for wrong in (names[:1], [*names, "sft/b.parquet"], ["a.parquet", "a-00000-of-00001.parquet"]):
         with pytest.raises(DRPError, match="sft has not every part of the split '[ab]' just once .*parquet"):
             split_files(wrong, "sft")
+
+
+def test_the_fingerprint_of_rows_is_that_of_what_they_say(corpus, tmp_path):
+    files = [file for each in view_files(corpus, "sft").values() for file in each]
+    for name, change in (("same", {}), ("other", {"completion": None})):
+        (tmp_path / name / "sft").mkdir(parents=True)
+        for file in files:
+            rows = [row | change for row in pq.read_table(file).to_pylist()]
+            table = pa.Table.from_pylist(rows, schema=pq.read_schema(file))
+            pq.write_table(table, tmp_path / name / "sft" / file.name, row_group_size=2, compression="none")
+            assert (tmp_path / name / "sft" / file.name).read_bytes() != file.read_bytes()
+    same, other = (rows_fingerprint(tmp_path / name, "sft") for name in ("same", "other"))
+    assert same == rows_fingerprint(corpus, "sft") != other
+    assert rows_fingerprint(corpus, "no view") is None
 
 
 def test_no_path_of_this_machine_is_told(tmp_path, monkeypatch):

@@ -27,6 +27,8 @@ def parsed(config, text, tmp_path, *flags):
         ("candidates: 2.5", "candidates is 2.5, and must be a whole number"),
         ("candidates: true", "candidates is True, and must be a whole number"),
         ("candidates: two", "candidates is 'two', and must be a whole number"),
+        ("candidates: [2]", "candidates is [2], and must be a whole number"),
+        ("tokens_per_minute: yes", "tokens_per_minute is True, and must be a number"),
         ("strenght: hard", "has no setting 'strenght': did you mean strength?"),
         ("model: [a", "is not YAML"),
         ("hard", "must contain a YAML mapping"),
@@ -41,6 +43,37 @@ def test_what_a_file_says_is_checked(tmp_path, text, said):
 def test_what_a_file_may_say(tmp_path):
     config = parsed(PruneConfig, "fallback: null\ncandidates: '2'\nnll_margin: 1e-2", tmp_path, *GIVEN)
     assert (config.fallback, config.candidates, config.nll_margin) == (None, 2, 0.01)
+    config = parsed(PruneConfig, "max_tokens: 1.0e+3\ntimeout: 5\nrequests_per_minute: 0.5", tmp_path, *GIVEN)
+    assert (config.max_tokens, config.timeout, config.requests_per_minute) == (1000, 5.0, 0.5)
+    assert isinstance(config.max_tokens, int)
+
+
+def test_settings_of_libraries_are_taken_as_they_take_them(tmp_path):
+    text = """
+output_dir: o
+save_strategy: no
+report_to: [none]
+eval_steps: 0.1
+lr_scheduler_kwargs: {min_lr: 1.0e-6}
+learning_rate: 1e-5
+save_total_limit: null
+max_length: 2048
+bf16: false
+"""
+    config = parsed(DRPConfig, text, tmp_path)
+    assert (config.save_strategy, config.report_to, config.eval_steps) == ("no", [], 0.1)
+    assert (config.lr_scheduler_kwargs, config.learning_rate) == ({"min_lr": 1e-6}, 1e-5)
+    assert (config.save_total_limit, config.max_length) == (None, 2048)
+    with pytest.raises(DRPError, match=r"save_total_limit is 2.5, and must be a whole number"):
+        parsed(DRPConfig, "output_dir: o\nsave_total_limit: 2.5", tmp_path)
+    with pytest.raises(DRPError, match=r"^missing.json cannot be read"):
+        parsed(DRPConfig, "output_dir: o\naccelerator_config: missing.json", tmp_path)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "settings.yaml").write_bytes(b"model: \xff")
+    with pytest.raises(DRPError, match="settings.yaml is not YAML"):
+        parse(PruneConfig, [*GIVEN, "--config", str(tmp_path / "settings.yaml")], positional="traces")
 
 
 def test_one_value_is_a_list_of_one(tmp_path):

@@ -269,7 +269,8 @@ def test_nothing_else_is_written_over(tmp_path, monkeypatch, capsys):
         (folder / name).write_text("mine")
         assert f"{folder / name} is there already" in refused(TRACES, folder)
     assert drp(monkeypatch, capsys, TRACES, "--output-dir", tmp_path / "corpus")[0] == 0
-    assert "would be written over" in refused(tmp_path / "corpus" / "raw" / "train.parquet", tmp_path / "corpus")
+    for traces in ("raw/train.parquet", "raw"):
+        assert "would be written over" in refused(tmp_path / "corpus" / traces, tmp_path / "corpus")
 
 
 def test_a_part_of_a_split_has_its_name(tmp_path, monkeypatch, capsys):

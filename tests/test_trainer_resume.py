@@ -78,6 +78,15 @@ def test_the_last_complete_checkpoint(checkpoints):
     assert last_complete_checkpoint(checkpoints).name == "checkpoint-3"
 
 
+def test_a_checkpoint_may_lie_elsewhere(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "trainer_state.json").write_text("{}")
+    (tmp_path / "scratch" / "optimizer.pt").write_bytes(b"")
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "checkpoint-50").symlink_to(tmp_path / "scratch")
+    assert last_complete_checkpoint(tmp_path / "student") == tmp_path / "student" / "checkpoint-50"
+
+
 @pytest.mark.parametrize("name", ["checkpoint-50-v2", "checkpoint-50-20", "checkpoint-best"])
 def test_a_folder_with_another_name_is_no_checkpoint(checkpoints, name):
     (checkpoints / "checkpoint-12").rename(checkpoints / name)

@@ -263,7 +263,8 @@ def check_output_dir(output_dir: Path, traces: Path) -> None:
     written = ["README.md", "run.json", *(f"{view}/*.parquet" for view in VIEWS)]
     if not (output_dir / STORE).exists() and (found := [file for name in written for file in output_dir.glob(name)]):
         raise DRPError(f"{found[0]} is there already, and of no corpus made here: give another output_dir.")
-    if any((output_dir / view).resolve() in traces.resolve().parents for view in VIEWS):
+    source = traces.resolve()
+    if {(output_dir / view).resolve() for view in VIEWS} & {source, source.parent}:
         raise DRPError(f"{traces} would be written over: give another output_dir.")
 
 

@@ -132,9 +132,11 @@ def train_student(config: QuickstartConfig, train: Path) -> tuple[str, str]:
         seed=config.seed,
         resume_from_checkpoint="true",
     )
-    if not sft.is_same_student(*training):
-        shutil.rmtree(student, ignore_errors=True)  # or it would go on from another training's checkpoint
-    if is_trained(student):
+    same = sft.is_same_student(*training)
+    if not same:
+        for checkpoint in student.glob("checkpoint-*"):  # or it would go on from another training's
+            shutil.rmtree(checkpoint)
+    if same and is_trained(student):
         tell_kept(student)
     else:
         sft.main(*training)

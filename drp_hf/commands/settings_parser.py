@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Action
+from argparse import Action, ArgumentTypeError
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
@@ -41,10 +41,10 @@ class SettingsParser(TrlParser):
             *configs, of_file, of_line = self.parse_args_and_config(
                 args, return_remaining_strings=True, separate_remaining_strings=True
             )
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise DRPError(f"{self.file} is not YAML ({' '.join(str(error).split())}): correct it.") from error
         except OSError as error:
-            raise DRPError(f"{self.file} cannot be read ({error.strerror}): give a YAML file.") from error
+            raise DRPError(f"{error.filename} cannot be read ({error.strerror}): correct its path.") from error
         except (TypeError, ValueError) as error:  # the dataclasses' own checks, and TRL's of the file
             raise error if isinstance(error, DRPError) else DRPError(" ".join(str(error).split())) from error
         for source, rest in ((f"{self.file} has", of_file), ("There is", of_line)):
@@ -65,15 +65,23 @@ class SettingsParser(TrlParser):
         """A value of the file, as a list where the setting is one; one that a flag could not give is refused."""
         if value is None:
             return None
-        if action.nargs in ("*", "+") and not isinstance(value, list):
-            value = [value]
-        for each in value if isinstance(value, list) else [value]:
-            if action.choices is not None and each not in action.choices:
-                choices = ", ".join(map(str, action.choices))
-                raise DRPError(f"{self.file}: {action.dest} is {each!r}, and must be one of {choices}.")
-            if action.type is int and (isinstance(each, bool) or not _is_whole(each)):
-                raise DRPError(f"{self.file}: {action.dest} is {each!r}, and must be a whole number.")
-        return value
+        if action.nargs in ("*", "+"):
+            return [self._one(action, each) for each in (value if isinstance(value, list) else [value])]
+        return self._one(action, value)
+
+    def _one(self, action: Action, value: Any) -> Any:
+        if value is False and "no" in (action.choices or ()):
+            return "no"  # as YAML reads it without quotes
+        if action.choices is not None and value not in action.choices:
+            choices = ", ".join(map(str, action.choices))
+            raise DRPError(f"{self.file}: {action.dest} is {value!r}, and must be one of {choices}.")
+        if not _takes(action, "1"):
+            return value
+        try:
+            return action.type(str(int(value) if isinstance(value, float) and value.is_integer() else value))
+        except ValueError:
+            wanted = "number" if _takes(action, "0.5") else "whole number"
+            raise DRPError(f"{self.file}: {action.dest} is {value!r}, and must be a {wanted}.") from None
 
     def _unknown(self, word: str) -> str:
         """What is said of a word that is no setting."""
@@ -84,9 +92,10 @@ class SettingsParser(TrlParser):
         return f"no setting {name!r}: {f'did you mean {similar[0]}?' if similar else 'see --help.'}"
 
 
-def _is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, or a text that is one."""
+def _takes(action: Action, number: str) -> bool:
+    """Whether a setting makes a number of a text that is one."""
     try:
-        return isinstance(value, int) or (isinstance(value, str) and str(int(value)) == value.strip())
-    except ValueError:
+        made = action.type(number) if action.type else None
+    except (TypeError, ValueError, ArgumentTypeError):
         return False
+    return isinstance(made, int | float) and not isinstance(made, bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -14,11 +15,12 @@ from rich.table import Table
 
 from drp_hf.commands.push import tell
 from drp_hf.corpus import DEFAULT_VIEW
+from drp_hf.corpus.folder import rows_fingerprint
 from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
 from drp_hf.hub.student import MERGED
-from drp_hf.hub.student_run import checkpoint_step, deciding, read_run
-from drp_hf.models import adapter_chain, load_model_and_tokenizer, local_model_dir
+from drp_hf.hub.student_run import deciding, read_run
+from drp_hf.models import adapter_chain, load_model_and_tokenizer, local_model_dir, model_identity
 from drp_hf.provenance import fingerprint, write_run_info
 
 if TYPE_CHECKING:
@@ -171,6 +173,7 @@ def train_and_save(
     from drp_hf.hub.training import corpus_commit
 
     trainer.base = model_config.model_name_or_path
+    checkpoint = checkpoint_to_resume(training)
     if trainer.is_world_process_zero():
         # Before the training: cards of checkpoints tell of it, and what it reads may change on the way.
         record = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config), training.world_size)
@@ -180,14 +183,14 @@ def train_and_save(
         (Path(training.output_dir) / TRAINER_STATE_NAME).unlink(missing_ok=True)
         write_run_info(training.output_dir, stage, record, fingerprints=fingerprints)
         trainer.run = read_run(Path(training.output_dir))
-    trained = trainer.train(resume_from_checkpoint=checkpoint_to_resume(training))
+    trained = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(training.output_dir, _internal_call=True)
-    trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.create_model_card(model_name=Path(training.output_dir).name)
         if arguments.merge:
             with uncut(training):
                 save_merged(training.output_dir)
+    trainer.save_state()  # last: whoever finds it takes the student for finished
     # Nobody leaves before all is written; and a gloo group that is released right after a collective can hang: torch
     # waits, holding the GIL, for a thread that wants the GIL to release the collective's tensors.
     trainer.accelerator.wait_for_everyone()
@@ -216,13 +219,17 @@ def is_same_training(
 def input_fingerprints(arguments: StudentArguments, model_config: ModelConfig) -> dict[str, str]:
     """Fingerprints of data set and model, by name, where they lie on this machine.
 
-    Of a corpus the view that is trained counts: its card, `run.json` and stores change when it is pruned again, even
-    where the rows stay the same.
+    Of a corpus the rows of the view that is trained count: all else changes when it is pruned again, and the bytes of
+    the files with the library that writes them.
     """
-    view = Path(arguments.dataset, arguments.dataset_config or DEFAULT_VIEW)
-    read = {arguments.dataset: view if view.is_dir() else Path(arguments.dataset)}
-    read[model_config.model_name_or_path] = Path(model_config.model_name_or_path)
-    return {name: fingerprint(path) for name, path in read.items() if path.exists()}
+    data_set, model = Path(arguments.dataset), Path(model_config.model_name_or_path)
+    found = {}
+    if data_set.exists():
+        rows = rows_fingerprint(data_set, arguments.dataset_config or DEFAULT_VIEW)
+        found[arguments.dataset] = rows or fingerprint(data_set)
+    if model.exists():
+        found[model_config.model_name_or_path] = " ".join(model_identity(model_config.model_name_or_path))
+    return found
 
 
 def tell_kept(student: Path) -> None:
@@ -268,8 +275,8 @@ def checkpoint_to_resume(training: TrainingArguments) -> str | None:
 
 def last_complete_checkpoint(folder: str | Path) -> Path | None:
     """The newest complete checkpoint in a training's output folder."""
-    found = ((checkpoint_step(path), path) for path in Path(folder).glob("checkpoint-*"))
-    numbered = {step: path for step, path in found if step is not None}
+    found = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in Path(folder).glob("checkpoint-*"))
+    numbered = {int(step[1]): path for step, path in found if step}
     return next((numbered[step] for step in sorted(numbered, reverse=True) if is_complete(numbered[step])), None)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -72,6 +74,22 @@ def open_parquet(file: Path) -> pq.ParquetFile:
         return pq.ParquetFile(file, pre_buffer=False)
     except pa.ArrowInvalid as error:
         raise DRPError(f"{file} is not a Parquet file ({error}): prune again.") from error
+
+
+def rows_fingerprint(folder: Path, view: str) -> str | None:
+    """SHA-256 of the rows of a view by split (16 hex digits), however their files are cut and whatever wrote them.
+
+    Raises:
+        DRPError: as [`split_files`].
+    """
+    splits = view_files(folder, view)
+    digest = hashlib.sha256()
+    for split, files in sorted(splits.items()):
+        digest.update(split.encode())
+        for batch in (batch for file in files for batch in open_parquet(file).iter_batches(BATCH)):
+            for row in batch.to_pylist():
+                digest.update(json.dumps(row, default=str).encode())
+    return digest.hexdigest()[:16] if splits else None
 
 
 def corpus_rows(folder: Path, texts: bool = True) -> Iterator[CorpusRow]:

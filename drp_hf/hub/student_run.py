@@ -208,6 +208,7 @@ def deciding(run: Mapping[str, Any]) -> dict[str, Any]:
         "model": student.model,
         "training": {name: value for name, value in student.training.items() if name not in NOT_DECIDING},
         "rows a step": rows_a_step,
+        "merge": arguments.get("merge", False),
         "inputs": {name: what for name, what in run["inputs"].items() if what and not COMMIT.fullmatch(what)},
     }
 
