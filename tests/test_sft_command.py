@@ -229,3 +229,7 @@ def test_going_on_from_the_last_checkpoint(corpus, student, tmp_path):
     base = json.loads((parts / "checkpoint-4" / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert base == str(student)
     assert "tags:" in (parts / "README.md").read_text()
+    state = (parts / "trainer_state.json").read_bytes()
+    with pytest.raises(DRPError, match="is no complete checkpoint"):
+        main(*configs(corpus, student, parts, training={**saving, "resume_from_checkpoint": "/none"}, model=model))
+    assert (parts / "trainer_state.json").read_bytes() == state
