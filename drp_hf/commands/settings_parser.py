@@ -41,12 +41,14 @@ class SettingsParser(TrlParser):
             *configs, of_file, of_line = self.parse_args_and_config(
                 args, return_remaining_strings=True, separate_remaining_strings=True
             )
+        except DRPError:
+            raise
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise DRPError(f"{self.file} is not YAML ({' '.join(str(error).split())}): correct it.") from error
         except OSError as error:
             raise DRPError(f"{error.filename} cannot be read ({error.strerror}): correct its path.") from error
         except (TypeError, ValueError) as error:  # the dataclasses' own checks, and TRL's of the file
-            raise error if isinstance(error, DRPError) else DRPError(" ".join(str(error).split())) from error
+            raise DRPError(" ".join(str(error).split())) from error
         for source, rest in ((f"{self.file} has", of_file), ("There is", of_line)):
             if rest:
                 raise DRPError(f"{source} {self._unknown(rest[0])}")
