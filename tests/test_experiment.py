@@ -19,7 +19,14 @@ from drp_hf.commands.parsing import parse
 from drp_hf.drp_config import DRPConfig
 from drp_hf.errors import DRPError
 from drp_hf.problems import generate
-from recipes.experiment.__main__ import ExperimentConfig, check, main, share
+from recipes.experiment.__main__ import (
+    ExperimentConfig,
+    check,
+    check_answered,
+    main,
+    share,
+    training_launcher,
+)
 from recipes.experiment.plan import plan
 from recipes.experiment.stages import read_settings, training_figures
 
@@ -32,6 +39,11 @@ FOLDERS = sorted(
 
 def settings_of(folder: Path) -> dict[str, dict]:
     return {stage: read_settings(folder / f"{stage}.yaml") for stage in STAGES}
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
@@ -64,6 +76,40 @@ def test_what_a_file_lacks_is_named(stage, name):
     del settings[stage][name]
     with pytest.raises(DRPError, match=f"it/{stage}.yaml has no {name}: an experiment needs it there"):
         check(ExperimentConfig("it"), settings)
+
+
+def test_a_key_that_is_lacking_is_missed_at_once(monkeypatch):
+    settings = settings_of(ROOT / "recipes" / "gsm8k_r1_distill_qwen_7b")
+    check(ExperimentConfig("it"), settings)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(DRPError, match="there is no key"):
+        check(ExperimentConfig("it"), settings)
+
+
+def test_the_training_gets_the_devices_that_are_asked_for(monkeypatch):
+    def seen(gpus: int) -> str:
+        code = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+        command = [word for word in training_launcher(gpus) if word != "-m"]
+        return subprocess.run([*command, "-c", code], capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert seen(1) == "0"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert seen(1) == "3"
+    launcher = training_launcher(8)
+    assert launcher[launcher.index("--num_processes") + 1] == "8"
+    assert yaml.safe_load(Path(launcher[launcher.index("--config_file") + 1]).read_text())["num_machines"] == 1
+
+
+def test_given_up_requests_are_asked_again_as_long_as_any_is_answered(tmp_path):
+    def check_made(**measured: float) -> None:
+        (tmp_path / "run.json").write_text(json.dumps({"measured": measured}))
+        check_answered(tmp_path)
+
+    with pytest.raises(DRPError, match="3 requests to the teacher were given up"):
+        check_made(unanswered=3, output_tokens=900)
+    check_made(unanswered=0, output_tokens=900)
+    check_made(unanswered=3, output_tokens=0)
 
 
 def test_the_quickstarts_folder_is_no_experiment():

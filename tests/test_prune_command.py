@@ -150,6 +150,7 @@ def test_run_folder_and_splits(tmp_path, monkeypatch, capsys):
     info = json.loads((folder / "run.json").read_text())
     assert info["stage"] == "prune" and info["config"]["strength"] == "light"
     assert info["measured"]["rows"] == 7 and info["measured"]["output_tokens"] == 0
+    assert info["measured"]["unanswered"] == 0
     assert list(info["inputs"]) == [str(tmp_path / "set")]
 
     assert drp(monkeypatch, capsys, tmp_path / "set", "--output-dir", folder, "--split", "test")[0] == 0

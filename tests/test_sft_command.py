@@ -123,6 +123,13 @@ def test_mistakes_are_told_before_training(corpus, student, tmp_path, changes, m
     assert "\n" not in str(error.value)
 
 
+def test_one_process_trains_on_one_gpu(corpus, student, tmp_path):
+    arguments, training, model = configs(corpus, student, tmp_path)
+    training._n_gpu = 2
+    with pytest.raises(DRPError, match="This process sees 2 GPUs, and trains on one: start it with `accelerate"):
+        main(arguments, training, model)
+
+
 def test_a_folder_without_data(student, tmp_path):
     with pytest.raises(DRPError, match="cannot be loaded"):
         main(*configs(tmp_path, student, tmp_path))

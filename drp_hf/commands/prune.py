@@ -216,6 +216,7 @@ def main(config: PruneConfig) -> Path:
         "rows": made,
         "input_tokens": tally.input_tokens,
         "output_tokens": tally.output_tokens,
+        "unanswered": tally.unanswered,
         "seconds": seconds,
     }
     write_run_info(output_dir, "prune", config, [config.traces], measured=measured)

@@ -89,6 +89,11 @@ def check(stage: str, arguments: StudentArguments, training: TrainingArguments, 
         raise DRPError("Give the student as model_name_or_path: smollm2-embedded, a folder or a name on the Hub.")
     if arguments.merge and not model_config.use_peft:
         raise DRPError("merge needs an adapter: set use_peft, or remove merge (a full model is saved as it is).")
+    if training.n_gpu > 1:
+        raise DRPError(
+            f"This process sees {training.n_gpu} GPUs, and trains on one: start it with `accelerate launch`, or set "
+            "CUDA_VISIBLE_DEVICES to one of them."
+        )
     if training.eval_strategy != "no":
         raise DRPError(
             f"drp {stage} has no evaluation data: remove eval_strategy and use drp evaluate on the student."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +13,11 @@ from drp_hf.commands.parsing import parse, parse_and_run
 from drp_hf.commands.sft import SFTArguments, is_same_student
 from drp_hf.commands.training import is_trained, last_complete_checkpoint, tell_kept
 from drp_hf.errors import DRPError
+from drp_hf.servers import client_options
 from recipes.experiment.plan import print_plan
 from recipes.experiment.stages import PYTHON, read_settings, run_stage
 
+SEVERAL_GPUS = Path(__file__).parents[1] / "accelerate_configs" / "multi_gpu.yaml"
 NEEDED = {
     "rollout": ("problems", "model", "output_dir"),
     "prune": ("traces", "output_dir"),
@@ -65,14 +69,14 @@ def main(config: ExperimentConfig) -> None:
 
     run_stage("rollout", settings["rollout"] | few, runs / "rollout.yaml")
     run_stage("prune", settings["prune"], runs / "prune.yaml")
+    if not config.plan:
+        check_answered(Path(settings["prune"]["output_dir"]))
     if is_kept(student, config.folder):
         tell_kept(student)
     else:
         training = settings["sft"] | share(settings["sft"], config.gpus) | {"output_dir": str(student)}
-        launcher = PYTHON
-        if config.gpus > 1:
-            launcher = (*PYTHON, "accelerate.commands.launch", "--num_processes", str(config.gpus), "-m")
-        run_stage("sft", training | {"resume_from_checkpoint": "true"}, runs / f"sft{of_pilot}.yaml", launcher)
+        training |= {"resume_from_checkpoint": "true"}
+        run_stage("sft", training, runs / f"sft{of_pilot}.yaml", training_launcher(config.gpus))
     answers = settings["evaluate"] | few
     run_stage("evaluate", answers | {"model": base, "output_dir": str(before)}, runs / "before.yaml")
     compared = {"model": str(student), "output_dir": str(after), "baseline": str(before)}
@@ -87,8 +91,8 @@ def check(config: ExperimentConfig, settings: Mapping[str, Mapping[str, Any]]) -
     """Refuses before anything is run what would fail after hours.
 
     Raises:
-        DRPError: a stage's file lacks a setting, settings of two stages do not fit together, or the devices do not
-            divide a step.
+        DRPError: a stage's file lacks a setting, settings of two stages do not fit together, the devices do not
+            divide a step, or the teacher's key is not there.
     """
     folder = config.folder
     if config.pilot < 1 or config.gpus < 1:
@@ -109,6 +113,33 @@ def check(config: ExperimentConfig, settings: Mapping[str, Mapping[str, Any]]) -
                 f"{expected!r}: write the same in both."
             )
     share(settings["sft"], config.gpus)
+    if settings["prune"].get("teacher") in ("chat", "batch"):
+        client_options(settings["prune"].get("base_url"))  # a key that is lacking
+
+
+def training_launcher(gpus: int) -> tuple[str, ...]:
+    """What runs the training on so many devices, whatever this machine has and `accelerate config` has noted there."""
+    if gpus == 1:  # one process would take all that it sees, which TRL refuses
+        first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        return ("env", f"CUDA_VISIBLE_DEVICES={first}", *PYTHON)
+    several = ("--config_file", str(SEVERAL_GPUS), "--num_processes", str(gpus))
+    return (*PYTHON, "accelerate.commands.launch", *several, "-m")
+
+
+def check_answered(corpus: Path) -> None:
+    """Refuses a corpus in which requests were given up that may be answered yet.
+
+    What is asked once more with no success at all is taken as it is.
+
+    Raises:
+        DRPError: there are such requests.
+    """
+    made = json.loads((corpus / "run.json").read_text(encoding="utf-8"))["measured"]
+    if made["unanswered"] and made["output_tokens"]:
+        raise DRPError(
+            f"{corpus}: {made['unanswered']} requests to the teacher were given up, so that others decide there: give "
+            "the same command again, which asks these alone; what is done is kept."
+        )
 
 
 def is_kept(student: Path, folder: str) -> bool:
