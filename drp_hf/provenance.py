@@ -60,8 +60,10 @@ def write_run_info(
         config: its config dataclass.
         inputs: files and folders it read; those that exist get a fingerprint.
         fingerprints: of inputs by name, where they are known: of the rows of a data set.
-        measured: what the run itself made, without what was there already, and in how many `seconds`.
+        measured: what the run itself made, without what was there already, and in how many `seconds`. A run that
+            found everything there keeps what the one before it has noted, if that had the same settings.
     """
+    file = Path(output_dir) / "run.json"
     info = {
         "stage": stage,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,6 +72,17 @@ def write_run_info(
         "inputs": (fingerprints or {}) | {str(path): fingerprint(path) for path in inputs if Path(path).exists()},
         "measured": dict(measured or {}),
     }
-    output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / "run.json").write_text(json.dumps(info, indent=2, default=str) + "\n", encoding="utf-8")
+    if not any(made for name, made in info["measured"].items() if name != "seconds"):
+        info["measured"] = _measured_before(file, info) or info["measured"]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(info, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def _measured_before(file: Path, info: Mapping[str, Any]) -> dict[str, float]:
+    """What the last run in a folder has measured; nothing if it was another stage or had other settings."""
+    try:
+        last = json.loads(file.read_text(encoding="utf-8"))
+        same = [last["stage"], last["config"]] == json.loads(json.dumps([info["stage"], info["config"]], default=str))
+        return last["measured"] if same else {}
+    except (OSError, ValueError, TypeError, KeyError):  # there is none, or none that tells
+        return {}

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from huggingface_hub import HfApi, constants
 from trl import ModelConfig
 
 from benchmarks.chat_server import ChatServer
@@ -19,6 +20,7 @@ from drp_hf.commands.parsing import parse
 from drp_hf.drp_config import DRPConfig
 from drp_hf.errors import DRPError
 from drp_hf.problems import generate
+from drp_hf.provenance import write_run_info
 from recipes.experiment.__main__ import (
     ExperimentConfig,
     check,
@@ -29,6 +31,7 @@ from recipes.experiment.__main__ import (
 )
 from recipes.experiment.plan import plan
 from recipes.experiment.stages import read_settings, training_figures
+from tests.loopback_hub import LoopbackHub
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("rollout", "prune", "sft", "evaluate")
@@ -68,6 +71,10 @@ def test_what_does_not_fit_is_refused(tmp_path):
         check(ExperimentConfig("it"), settings)
     with pytest.raises(DRPError, match=r"There is no .*rollout.yaml"):
         read_settings(tmp_path / "rollout.yaml")
+    for text, message in (("# none yet", "holds no settings"), ("model: [", "is not YAML")):
+        (tmp_path / "rollout.yaml").write_text(text)
+        with pytest.raises(DRPError, match=f"rollout.yaml {message}"):
+            read_settings(tmp_path / "rollout.yaml")
 
 
 @pytest.mark.parametrize(("stage", "name"), [("rollout", "output_dir"), ("prune", "traces"), ("evaluate", "model")])
@@ -84,6 +91,35 @@ def test_a_key_that_is_lacking_is_missed_at_once(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(DRPError, match="there is no key"):
         check(ExperimentConfig("it"), settings)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with LoopbackHub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        yield hub
+
+
+def test_a_hub_that_would_take_nothing_is_noticed_before_anything_is_made(hub, tmp_path, monkeypatch):
+    folder = shutil.copytree(FOLDERS[0], tmp_path / "sums")
+    settings = settings_of(folder)
+    config = ExperimentConfig(str(folder), push_to="me")
+    check(config, settings)
+    assert hub.repository("me/sums_pruned", "dataset").private
+    assert hub.repository("me/sums", "model").private
+
+    HfApi(endpoint=hub.url, token=hub.token).create_repo("me/all", private=False)
+    (folder / "push_student.yaml").write_text("repo_id: me/all")
+    with pytest.raises(DRPError, match="me/all is public, so that everybody would see"):
+        check(config, settings)
+    (folder / "push_student.yaml").write_text("repo_id: me/all\npublic: true")
+    check(config, settings)
+
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(DRPError, match="the Hub does not let you write to me/sums_pruned"):
+        check(config, settings)
+    check(ExperimentConfig(str(folder), push_to="me", plan=True), settings)  # which publishes nothing
 
 
 def test_the_training_gets_the_devices_that_are_asked_for(monkeypatch):
@@ -267,6 +303,20 @@ def test_a_plan_is_what_was_measured_times_what_there_is_to_do(tmp_path):
         plan(settings, 5, before, student)
 
 
+def test_a_run_that_found_everything_there_keeps_what_was_measured(tmp_path):
+    def measured(answers: int, model: str = "m") -> dict:
+        made = {"answers": answers, "tokens": 9 * answers, "seconds": 1.5 if answers else 0.1}
+        write_run_info(tmp_path, "rollout", ExperimentConfig(model), measured=made)
+        return json.loads((tmp_path / "run.json").read_text())["measured"]
+
+    assert measured(0) == {"answers": 0, "tokens": 0, "seconds": 0.1}
+    assert measured(7) == measured(0) == measured(0) == {"answers": 7, "tokens": 63, "seconds": 1.5}
+    assert measured(2)["answers"] == 2
+    assert measured(0, "another model")["answers"] == 0
+    (tmp_path / "run.json").write_text('{"stage": "roll')
+    assert measured(0)["answers"] == 0
+
+
 def test_the_figures_of_a_resumed_training_are_those_of_all_its_runs(tmp_path):
     # 500 tokens before the first stop, 300 of a second run, 200 in the last, which took 4 seconds.
     counts = [250, 500, 300, 100, 200]
@@ -278,7 +328,13 @@ def test_the_figures_of_a_resumed_training_are_those_of_all_its_runs(tmp_path):
 # ---------------------------------------------------------------------------------------------------- everything
 
 SMALL = {
-    "rollout": {"split": None, "model": "quickstart-reasoner", "max_tokens": 400, "temperature": 0.0},
+    "rollout": {
+        "split": None,
+        "model": "quickstart-reasoner",
+        "max_tokens": 400,
+        "temperature": 0.0,
+        "engine": "transformers",
+    },
     "prune": {"model": "rule", "tokenizer": "smollm2-embedded"},
     "sft": {
         "model_name_or_path": "quickstart-reasoner",
@@ -287,7 +343,7 @@ SMALL = {
         "num_train_epochs": 1,
         "logging_steps": 1,
     },
-    "evaluate": {"max_tokens": 400, "samples": 2},
+    "evaluate": {"max_tokens": 400, "samples": 2, "engine": "transformers"},
 }
 """What a CPU without a Hub needs; everything else is as in the recipe."""
 

@@ -170,7 +170,7 @@ def test_a_private_repository_is_made_public_without_a_commit(hub, files):
 def test_a_public_repository_takes_nothing_by_mistake(hub, files):
     push(hub, files, public=True)
     for options in ({}, {"create_pr": True}, {"revision": "b"}):
-        with pytest.raises(DRPError, match="drp_hf/things is public.*add --public"):
+        with pytest.raises(DRPError, match="drp_hf/things is public.*set public .--public"):
             push(hub, {"README.md": CARD}, **options)
     assert holds(hub.repository(REPO), files)
 

@@ -12,6 +12,7 @@ from drp_hf.commands.generating import check_generation
 from drp_hf.commands.parsing import parse
 from drp_hf.commands.prune import PruneConfig
 from drp_hf.commands.prune import check as check_prune
+from drp_hf.commands.push_corpus import PushCorpusArguments
 from drp_hf.commands.rollout import RolloutConfig
 from drp_hf.commands.sft import SFTArguments
 from drp_hf.commands.training import check
@@ -24,12 +25,13 @@ TYPES = {
     "sft": (SFTArguments, DRPConfig, ModelConfig),
     "dpo": (DPOArguments, PairConfig, ModelConfig),
     "evaluate": EvaluateConfig,
+    "push": PushCorpusArguments,
 }
-# The quickstart gives these on the command line.
+# The quickstart gives these on the command line, and an experiment the last.
 GIVEN = {
     stage: [f"--{asked}", "p", "--model", "m", "--output_dir", "o"]
     for stage, asked in {"rollout": "problems", "evaluate": "benchmarks"}.items()
-}
+} | {"push": ["--corpus", "c", "--repo_id", "you/it"]}
 # The study gives half of its settings on the way (tests/test_study.py).
 FOLDERS = sorted(path.parent for path in RECIPES.glob("*/sft.yaml") if path.parent.name != "study")
 FILES = sorted(path for folder in FOLDERS for path in folder.glob("*.yaml"))
@@ -60,7 +62,7 @@ def test_every_file_belongs_to_a_command():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_command_of_its_name_takes_every_setting(path):
     stage = stage_of(path)
-    given = GIVEN[stage] if path.parent.name == "quickstart" and stage in GIVEN else []
+    given = GIVEN.get(stage, []) if path.parent.name == "quickstart" or stage == "push" else []
     config = parse(TYPES[stage], ["--config", str(path), *given])
     if stage in ("sft", "dpo"):
         check(stage, *config)
@@ -71,7 +73,7 @@ def test_the_command_of_its_name_takes_every_setting(path):
     parsed = {}
     for part in config if isinstance(config, tuple) else [config]:
         parsed |= {name: plain(value) for name, value in vars(part).items()}
-    expected = settings(path)
+    expected = {name: plain(value) for name, value in settings(path).items()}
     assert {name: parsed[name] for name in expected} == expected
 
 

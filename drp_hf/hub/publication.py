@@ -82,7 +82,7 @@ class PushOptions:
             Show the files, their sizes and the card, and send nothing.
     """
 
-    make_public: ClassVar[str] = "add --public"
+    make_public: ClassVar[str] = "set public (--public)"
     """How users say that everybody may read it."""
 
     repo_id: str = field(metadata={"help": "The repository (owner/name); a private one is made if there is none."})

@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import HfApi
+
 from drp_hf.commands.parsing import parse, parse_and_run
 from drp_hf.commands.sft import SFTArguments, is_same_student
 from drp_hf.commands.training import is_trained, last_complete_checkpoint, tell_kept
 from drp_hf.errors import DRPError
+from drp_hf.hub.publication import PushOptions, check_target
+from drp_hf.hub.remote import Remote, in_one_sentence
 from drp_hf.servers import client_options
 from recipes.experiment.plan import print_plan
 from recipes.experiment.stages import PYTHON, read_settings, run_stage
@@ -34,7 +38,8 @@ class ExperimentConfig:
 
     Parameters:
         folder (`str`):
-            Folder with the settings of every stage: `rollout.yaml`, `prune.yaml`, `sft.yaml` and `evaluate.yaml`.
+            Folder with the settings of every stage: `rollout.yaml`, `prune.yaml`, `sft.yaml` and `evaluate.yaml`; and,
+            if there is more to say of what is published, `push_corpus.yaml` and `push_student.yaml`.
         plan (`bool`, *optional*, defaults to `False`):
             Run every stage on a few problems only, and print what time, tokens and money the whole will take. What is
             answered and paid for is kept, and not asked again by the experiment itself.
@@ -82,7 +87,12 @@ def main(config: ExperimentConfig) -> None:
     compared = {"model": str(student), "output_dir": str(after), "baseline": str(before)}
     run_stage("evaluate", answers | compared, runs / f"after{of_pilot}.yaml")
     if config.push_to:
-        push(config, settings, student, before, after, runs)
+        dry = {"dry_run": True} if config.plan else {}
+        corpus = push_settings(config, "corpus") | {"corpus": settings["prune"]["output_dir"]}
+        run_stage("push corpus", corpus | dry, runs / "push_corpus.yaml")
+        measured = {"before": str(before), "after": str(after), "corpus": corpus["repo_id"]}
+        publication = push_settings(config, "student") | {"student": str(student)} | measured
+        run_stage("push student", publication | dry, runs / "push_student.yaml")
     if config.plan:
         print_plan(settings, config.pilot, before, student)
 
@@ -92,7 +102,7 @@ def check(config: ExperimentConfig, settings: Mapping[str, Mapping[str, Any]]) -
 
     Raises:
         DRPError: a stage's file lacks a setting, settings of two stages do not fit together, the devices do not
-            divide a step, or the teacher's key is not there.
+            divide a step, the teacher's key is not there, or the Hub would not take what is to be published.
     """
     folder = config.folder
     if config.pilot < 1 or config.gpus < 1:
@@ -115,6 +125,8 @@ def check(config: ExperimentConfig, settings: Mapping[str, Mapping[str, Any]]) -
     share(settings["sft"], config.gpus)
     if settings["prune"].get("teacher") in ("chat", "batch"):
         client_options(settings["prune"].get("base_url"))  # a key that is lacking
+    if config.push_to and not config.plan:
+        check_hub(config)
 
 
 def training_launcher(gpus: int) -> tuple[str, ...]:
@@ -178,29 +190,26 @@ def share(sft: Mapping[str, Any], gpus: int) -> dict[str, int]:
     return {"per_device_train_batch_size": batch, "gradient_accumulation_steps": own // batch}
 
 
-def push(
-    config: ExperimentConfig,
-    settings: Mapping[str, Mapping[str, Any]],
-    student: Path,
-    before: Path,
-    after: Path,
-    runs: Path,
-) -> None:
-    """Publishes corpus and student; a plan only shows what would be published."""
-    name = Path(config.folder).resolve().name
-    corpus = f"{config.push_to}/{name}_pruned"
-    dry = {"dry_run": True} if config.plan else {}
-    run_stage(
-        "push corpus",
-        {"corpus": settings["prune"]["output_dir"], "repo_id": corpus} | dry,
-        runs / "push_corpus.yaml",
-    )
-    measured = {"before": str(before), "after": str(after), "corpus": corpus}
-    run_stage(
-        "push student",
-        {"student": str(student), "repo_id": f"{config.push_to}/{name}"} | measured | dry,
-        runs / "push_student.yaml",
-    )
+def push_settings(config: ExperimentConfig, kind: str) -> dict[str, Any]:
+    """Where a corpus or student is published, and what else the folder says of that."""
+    name = Path(config.folder).resolve().name + ("_pruned" if kind == "corpus" else "")
+    file = Path(config.folder) / f"push_{kind}.yaml"
+    return {"repo_id": f"{config.push_to}/{name}"} | (read_settings(file) if file.exists() else {})
+
+
+def check_hub(config: ExperimentConfig) -> None:
+    """Makes the repositories, private, where there are none, so that it is known whether they take anything.
+
+    Raises:
+        DRPError: one does not.
+    """
+    for kind, repo_type in (("corpus", "dataset"), ("student", "model")):
+        settings = push_settings(config, kind)
+        options = PushOptions(settings["repo_id"], public=settings.get("public", False))
+        with in_one_sentence(options.repo_id):
+            remote = Remote(HfApi(), options.repo_id, repo_type)
+            remote.create(None)
+            check_target(options, remote)
 
 
 if __name__ == "__main__":

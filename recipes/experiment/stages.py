@@ -44,11 +44,17 @@ def read_settings(file: Path) -> dict[str, Any]:
     """The settings in a YAML file.
 
     Raises:
-        DRPError: there is no such file.
+        DRPError: there is no such file, or it holds something else.
     """
     if not file.is_file():
         raise DRPError(f"There is no {file}: give a folder that has the settings of every stage.")
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DRPError(f"{file} is not YAML ({' '.join(str(error).split())}): correct it.") from error
+    if not isinstance(settings, dict):
+        raise DRPError(f"{file} holds no settings: write lines like `name: value`.")
+    return settings
 
 
 def training_figures(student: Path) -> dict[str, float]:
