@@ -14,7 +14,7 @@ import pytest
 from datasets import load_dataset
 
 import drp_hf.pruning
-from drp_hf.commands.prune import STORE, PruneConfig, cli, main
+from drp_hf.commands.prune import STORE, PruneConfig, cli, main, model_key
 from drp_hf.corpus import VIEWS
 from drp_hf.errors import DRPError
 from drp_hf.store import RowStore
@@ -133,6 +133,18 @@ def test_two_runs_at_a_time_do_not_mix(tmp_path):
     with RowStore(tmp_path / STORE):
         with pytest.raises(DRPError, match=f"{STORE} cannot be opened"):
             main(PruneConfig(traces=str(TRACES), output_dir=str(tmp_path)))
+
+
+def test_a_model_on_this_machine_is_known_by_its_content(tmp_path):
+    """Another model in the same folder does not get the replies of the one before."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    keys = set()
+    for text in ("{}", '{"other": 1}'):
+        (folder / "config.json").write_text(text)
+        keys.add(model_key(PruneConfig("t", "o", teacher="vllm", model=str(folder))))
+    assert len(keys) == 2
+    assert model_key(PruneConfig("t", "o", teacher="chat", model="gpt-4o")) == "gpt-4o"
 
 
 # --------------------------------------------------------------------------------------------------------- output

@@ -69,7 +69,7 @@ def check_replies(config: PruneConfig) -> None:
     count_tokens = token_counter(config.tokenizer)
     (teacher,) = make_teachers(config, count_tokens)
     with RowStore(Path(config.output_dir, REPLIES)) as store:
-        replies = Replies(store, config.model, Tally())
+        replies = Replies(store, prune.model_key(config), Tally())
         said = [
             exchange
             for reading in read_traces(config.traces)["train"]

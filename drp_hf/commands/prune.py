@@ -204,7 +204,8 @@ def main(config: PruneConfig) -> Path:
     check_output_dir(output_dir, Path(config.traces))
     tally = Tally()
     with RowStore(output_dir / STORE, remakeable=True) as store, _scores(config) as scores:
-        prunings = Prunings(splits, teachers, store, count_tokens, [config.tokenizer, deciding_code()])
+        settings = [config.tokenizer, deciding_code(), model_key(config)]
+        prunings = Prunings(splits, teachers, store, count_tokens, settings)
         start = time.monotonic()
         made = make_rows(config, prunings, tally)
         seconds = time.monotonic() - start
@@ -281,6 +282,13 @@ def deciding_code() -> list[str]:
     """Fingerprints of this package's code that decides a row."""
     package = Path(drp_hf.__file__).parent
     return [fingerprint(file) for name in DECIDES_A_ROW for file in sorted(package.glob(f"{name}.py"))]
+
+
+def model_key(config: PruneConfig) -> str | None:
+    """What tells the teacher's language model from others: its name, or the content of folders that vLLM loads."""
+    from drp_hf.models import model_identity
+
+    return " ".join(model_identity(config.model)) if config.teacher == "vllm" else config.model
 
 
 def make_teachers(config: PruneConfig, count_tokens: Callable[[str], int]) -> list[Teacher]:
@@ -371,7 +379,7 @@ def make_rows(config: PruneConfig, prunings: Prunings, tally: Tally) -> int:
             ask_nobody(missing, finished)
         elif next(iter(prunings.missing()), None):  # a model that nobody asks need not be loaded
             with RowStore(Path(config.output_dir) / REPLIES) as store:
-                make_asker(config).run(missing, Replies(store, config.model, tally), finished)
+                make_asker(config).run(missing, Replies(store, model_key(config), tally), finished)
     return made
 
 
