@@ -24,7 +24,7 @@ from drp_hf.teachers.protocol import (
     STRENGTHS,
     WHOLE_SCHEMA,
     Exchange,
-    Segmentation,
+    Protocol,
     Unusable,
     check_rewrites,
     introduction,
@@ -42,61 +42,45 @@ COPY_SHARE = 0.6
 """Share of a reply that the copied text may take; skills and JSON take the rest."""
 
 
-class PaperProtocol:
-    """Two calls: decompose by copying, then decide and rewrite; arguments as in [`CompactProtocol`]."""
+class PaperProtocol(Protocol):
+    """Two calls: decompose by copying, then decide and rewrite."""
 
     name = "paper"
 
-    def __init__(
-        self,
-        strength: str,
-        segmentation: Segmentation,
-        max_tokens: int,
-        temperature: float,
-        structured_outputs: bool = True,
-    ) -> None:
-        self.strength = strength
-        self.segmentation = segmentation
-        self.settings = {
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "structured_outputs": structured_outputs,
-        }
-
     def window_tokens(self, context: int) -> int:
-        """Tokens of a window for which replies and a context of that many tokens have room."""
-        reply = self.settings["max_tokens"]
-        return min(context - 3 * reply - PROMPT_TOKENS, int(COPY_SHARE * reply))
+        return min(context - 3 * self.max_tokens - PROMPT_TOKENS, int(COPY_SHARE * self.max_tokens))
 
     def steps(self, window: Window) -> Generator[Request, Reply, tuple[list[Step], Exchange]]:
-        """As [`CompactProtocol.steps`]."""
-        original = window.trace.reasoning[window.start : window.end]
-        if self.segmentation == "none":
-            messages = [system(whole_system(self.strength)), user(f"{introduction(window)}\n\n{quoted(original)}")]
-            exchange = Exchange(messages, WHOLE_SCHEMA, lambda reply: read_whole(reply, window), **self.settings)
+        original = f"{introduction(window)}\n\n{quoted(window.trace.reasoning[window.start : window.end])}"
+        if self.whole:
+            exchange = self.exchange(
+                whole_system(self.strength), original, WHOLE_SCHEMA, lambda reply: read_whole(reply, window)
+            )
             return (yield from exchange.ask()), exchange
-        with_skill = self.segmentation == "skill"
-        messages = [system(decomposition(with_skill)), user(f"{introduction(window)}\n\n{quoted(original)}")]
-        fields = ("skill", "text") if with_skill else ("text",)
-        schema = list_schema("steps", fields)
-        exchange = Exchange(messages, schema, lambda reply: _decomposed(reply, fields, window), **self.settings)
+        fields = ("skill", "text") if self.with_skill else ("text",)
+        exchange = self.exchange(
+            decomposition(self.with_skill),
+            original,
+            list_schema("steps", fields),
+            lambda reply: _decomposed(reply, fields, window),
+        )
         pieces = yield from exchange.ask()
         lines = [
-            f"[{number}] {f'({piece.skill}) ' if with_skill else ''}{one_line(text_of(piece, window))}"
+            f"[{number}] {f'({piece.skill}) ' if self.with_skill else ''}{one_line(text_of(piece, window))}"
             for number, piece in enumerate(pieces, 1)
         ]
-        content = f"{introduction(window)}\n\nSteps:\n" + "\n".join(lines)
-        messages = [system(pruning(self.strength)), user(content)]
-        exchange = Exchange(messages, PRUNED_SCHEMA, lambda reply: _pruned(reply, pieces, window), **self.settings)
+        numbered = f"{introduction(window)}\n\nSteps:\n" + "\n".join(lines)
+        exchange = self.exchange(
+            pruning(self.strength), numbered, PRUNED_SCHEMA, lambda reply: _pruned(reply, pieces, window)
+        )
         return (yield from exchange.ask()), exchange
 
     def write(self, steps: Sequence[Step], window: Window) -> list[str]:
-        """The replies in which a teacher would give these steps, one a call; they tile the window."""
-        if self.segmentation == "none":
+        if self.whole:
             return [write_json({"text": apply_steps(window.trace.reasoning, steps).text})]
         texts = [text_of(step, window).strip() for step in steps]
         copies = [
-            {"skill": step.skill, "text": text} if self.segmentation == "skill" else {"text": text}
+            {"skill": step.skill, "text": text} if self.with_skill else {"text": text}
             for step, text in zip(steps, texts, strict=True)
         ]
         passages = [
@@ -179,14 +163,6 @@ def _passage(pieces: list[Step], actions: Sequence[Any], text: str, number: int,
 
 
 # ---------------------------------------------------------------------------------------------------------- prompts
-
-
-def system(content: str) -> dict[str, str]:
-    return {"role": "system", "content": content}
-
-
-def user(content: str) -> dict[str, str]:
-    return {"role": "user", "content": content}
 
 
 def quoted(original: str) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from drp_hf import numerals
 from drp_hf.pruning import apply_steps, foreign_numbers
@@ -108,8 +109,9 @@ QUOTED = 4000
 """Characters of an unusable reply that the teacher is shown again."""
 
 
-class CompactProtocol:
-    """One call: numbered units in, unit ranges with skill and action out, new text for COMPRESS and MERGE alone.
+@dataclass
+class Protocol(ABC):
+    """A way to ask a language model for the steps of a trace, a window at a time.
 
     Args:
         strength: how much explanation stays: `light`, `default`, `hard`, `goal` or `bare`.
@@ -120,44 +122,63 @@ class CompactProtocol:
         structured_outputs: whether the schema of the reply goes along.
     """
 
-    name = "compact"
+    name: ClassVar[str]
 
-    def __init__(
-        self,
-        strength: str,
-        segmentation: Segmentation,
-        max_tokens: int,
-        temperature: float,
-        structured_outputs: bool = True,
-    ) -> None:
-        self.with_skill = segmentation == "skill"
-        self.whole = segmentation == "none"
-        self.system = whole_system(strength) if self.whole else _system(strength, self.with_skill)
-        self.schema = WHOLE_SCHEMA if self.whole else _schema(self.with_skill)
-        self.settings = {
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "structured_outputs": structured_outputs,
-        }
+    strength: str
+    segmentation: Segmentation
+    max_tokens: int
+    temperature: float
+    structured_outputs: bool = True
 
+    @property
+    def with_skill(self) -> bool:
+        return self.segmentation == "skill"
+
+    @property
+    def whole(self) -> bool:
+        return self.segmentation == "none"
+
+    def exchange(self, system: str, user: str, schema: Mapping[str, Any], read: Callable[[Any], Any]) -> Exchange:
+        """A chat that begins with these messages."""
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        return Exchange(messages, schema, read, self.max_tokens, self.temperature, self.structured_outputs)
+
+    @abstractmethod
     def window_tokens(self, context: int) -> int:
         """Tokens of a window for which a context of that many tokens has room, prompt and replies included."""
-        return context - 2 * self.settings["max_tokens"] - PROMPT_TOKENS
 
+    @abstractmethod
     def steps(self, window: Window) -> Generator[Request, Reply, tuple[list[Step], Exchange]]:
         """Asks for the steps of a window, which tile it; also returns the exchange, to be gone on with.
 
         Raises:
             Unusable: there is no usable reply.
         """
-        content = f"{introduction(window)}\n\nReasoning:\n" + "\n".join(numbered(window.units))
-        messages = [{"role": "system", "content": self.system}, {"role": "user", "content": content}]
-        read = read_whole if self.whole else self._read
-        exchange = Exchange(messages, self.schema, lambda reply: read(reply, window), **self.settings)
+
+    @abstractmethod
+    def write(self, steps: Sequence[Step], window: Window) -> list[str]:
+        """The replies in which a teacher would give these steps, one a call; they tile the window."""
+
+
+class CompactProtocol(Protocol):
+    """One call: numbered units in, unit ranges with skill and action out, new text for COMPRESS and MERGE alone."""
+
+    name = "compact"
+
+    def window_tokens(self, context: int) -> int:
+        return context - 2 * self.max_tokens - PROMPT_TOKENS
+
+    def steps(self, window: Window) -> Generator[Request, Reply, tuple[list[Step], Exchange]]:
+        if self.whole:
+            system, schema, read = whole_system(self.strength), WHOLE_SCHEMA, read_whole
+        else:
+            system, schema, read = _system(self.strength, self.with_skill), _schema(self.with_skill), self._read
+        user = f"{introduction(window)}\n\nReasoning:\n" + "\n".join(numbered(window.units))
+        exchange = self.exchange(system, user, schema, lambda reply: read(reply, window))
         return (yield from exchange.ask()), exchange
 
     def write(self, steps: Sequence[Step], window: Window) -> list[str]:
-        """The reply in which a teacher would give these steps; they tile the window and end where units end."""
+        """As [`Protocol.write`]; the steps end where units end."""
         if self.whole:
             return [write_json({"text": apply_steps(window.trace.reasoning, steps).text})]
         number = {unit.end: place for place, unit in enumerate(window.units, 1)}
