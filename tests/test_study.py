@@ -33,9 +33,9 @@ from drp_hf.store import content_key
 from drp_hf.verbose_traces import verbose_trace
 from recipes.experiment.stages import read_settings
 from recipes.study import __main__ as study
-from recipes.study import texts
+from recipes.study import texts, twins
 from recipes.study.arms import FOLDER, choose, read_arms
-from recipes.study.material import Material, StudyConfig, alone, run_recipe
+from recipes.study.material import PROBLEM_SEED, Material, StudyConfig, alone, run_recipe
 from recipes.study.plots import learnability_plot, pareto_plot
 from recipes.study.results import (
     TESTS,
@@ -48,7 +48,7 @@ from recipes.study.results import (
     result_file,
     write_result,
 )
-from recipes.study.table import read_tables, repeats_table, tables
+from recipes.study.table import TableConfig, read_tables, repeats_table, tables
 
 ROOT = FOLDER.parents[1]
 SFT, DPO = (SFTArguments, DRPConfig, ModelConfig), (DPOArguments, PairConfig, ModelConfig)
@@ -266,8 +266,8 @@ def result(arm: str, seed: int, right: list[int], tokens: list[int], asked: str 
 
 REASONER = result("1_reasoner", 0, [1, 1, 0, 0], [200, 300, 200, 300])
 STUDENTS = [
-    result("5_drp", 0, [1, 1, 1, 0], [100, 100, 100, 100], training={"nll": 0.3, "tokens": 1000}),
-    result("5_drp", 1, [1, 0, 1, 0], [50, 50, 50, 50], training={"nll": 0.3, "tokens": 1000}),
+    result("5_drp", 0, [1, 1, 1, 0], [100, 100, 100, 100], training={"nll": 0.3, "tokens": 1000, "rows": 7}),
+    result("5_drp", 1, [1, 0, 1, 0], [50, 50, 50, 50], training={"nll": 0.3, "tokens": 1000, "rows": 7}),
 ]
 
 
@@ -386,23 +386,60 @@ def test_the_readme_s_tables_are_what_the_result_files_say():
 
 
 @pytest.mark.parametrize(
-    ("arm", "other", "test", "told_apart"),
+    ("better", "worse", "test", "seeds", "told_apart"),
     [
-        ("5_drp_nll", "5_drp", "heldout", True),
-        ("5_drp_nll", "5_drp", "unseen", False),
-        ("5_drp_nll", "2_right", "heldout", False),
+        ("5_drp_nll", "5_drp", "heldout", "012", True),
+        ("5_drp_nll", "5_drp", "heldout", "0", False),
+        ("5_drp_nll", "5_drp", "unseen", "012", False),
+        ("5_drp_nll", "2_right", "heldout", "012", False),
+        ("5_drp_failures", "5_drp", "heldout", "012", False),
+        ("5_drp", "5_drp_failures", "unseen", "012", False),
+        ("5_drp", "5_drp_failures", "unseen", "01", True),
         *(
-            (arm, "5_drp", test, False)
-            for arm in ("5_drp_plain", "5_drp_failures", "5_drp_dpo")
+            (arm, "5_drp", test, "012", False)
+            for arm in ("5_drp_plain", "5_drp_dpo")
             for test in ("heldout", "unseen")
         ),
+        ("5_drp_reread", "5_drp", "unseen", "012", True),
+        ("5_drp_taught_reread", "5_drp_reread", "unseen", "012", False),
+        ("5_drp_goal_taught_reread", "5_drp_taught_reread", "unseen", "012", False),
+        ("5_drp_goal_taught_reread", "5_drp_reread", "unseen", "012", True),
+        ("5_drp", "5_drp_reread", "heldout", "012", True),
+        ("4_terse", "4_terse_reread", "heldout", "012", True),
+        ("4_terse_taught_reread", "5_drp_goal_taught_reread", "unseen", "012", False),
+        ("4_terse_taught_reread", "5_drp_bare_taught_reread", "heldout", "012", True),
     ],
 )
-def test_the_differences_between_arms_that_readme_tells_from_chance(arm, other, test, told_apart):
+def test_the_differences_between_arms_that_readme_tells_from_chance(better, worse, test, seeds, told_apart):
     results = read_results(FOLDER / "results")
-    right, others = (np.mean([each.tests[test].right for each in results[name]], axis=0) for name in (arm, other))
+    right, others = (
+        np.mean([each.tests[test].right for each in results[name] if str(each.seed) in seeds], axis=0)
+        for name in (better, worse)
+    )
     low, high = bootstrap_intervals((right - others)[:, None], lambda means: {"more": means[:, 0]})["more"]
     assert (low > 0) == told_apart and high > 0
+
+
+def test_what_readme_says_of_the_twins(capsys):
+    twins.main(TableConfig())
+    rows = {row.split("`")[1]: row for row in capsys.readouterr().out.splitlines()[2:]}
+    assert rows.keys() == read_results(FOLDER / "results").keys()
+    assert "| 82.9% | +1.6 (-0.7 to +4.0) |" in rows[RELEASED]
+    assert "| 78.5% | -2.8 (-6.7 to +1.0) |" in rows["4_terse"]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "110 of the 500" in readme and "gains 1.6 points (-0.7 to +4.0) and has 82.9 % right" in readme
+    assert "`4_terse` 78.5 % (-2.8, -6.7 to +1.0)" in readme
+    with pytest.raises(DRPError, match="5_drp-0 has 4 held-out answers, the study 500"):
+        twins.among(STUDENTS, twins.heldout_twins())
+
+
+def test_a_twin_differs_from_a_training_question_in_words_alone():
+    train = {(each.family, each.question.count(" "), each.answer) for each in generate(1000, "train", PROBLEM_SEED)}
+    heldout = list(generate(500, "test", PROBLEM_SEED))
+    twin = twins.heldout_twins()
+    assert sum(twin) == 110
+    for each in (problem for problem, is_twin in zip(heldout, twin, strict=True) if is_twin):
+        assert (each.family, each.question.count(" "), each.answer) in train
 
 
 RELEASED = "5_drp_goal_taught_reread"

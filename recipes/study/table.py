@@ -27,6 +27,7 @@ from recipes.study.results import (
     reasoner_of,
 )
 
+BY_SEED = "right by seed"
 MEASURES = ("saved", "right", "gained, points", "kept")
 OTHER_TESTS = {"unseen": MEASURES, "svamp": MEASURES[:-1]}  # of SVAMP the reasoner has too little to keep
 REPEATED = ("right", "gained, points")
@@ -80,12 +81,13 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
     """
     arms, reasoner = read_arms(), reasoner_of(results)
     first = Table(
-        *("arm", "tokens", *MEASURES, "right by seed", "AES", "tokens per right answer", "NLL", "tokens trained"),
+        *("arm", "tokens", *MEASURES, BY_SEED, "AES", "tokens per right answer", "NLL", "rows", "tokens trained"),
         box=box.MARKDOWN,
     )
     second = Table(
         "arm",
         *(f"{TESTS[test]}: {what}" for test, shown in OTHER_TESTS.items() for what in shown),
+        f"{TESTS['unseen']}: {BY_SEED}",
         box=box.MARKDOWN,
     )
     group = 0
@@ -105,13 +107,15 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
             title,
             f"{heldout.tokens:.0f}",
             *measures(heldout),
-            ", ".join(f"{100 * right:.1f}" for right in heldout.by_seed) if trained else "",
+            by_seed(heldout) if trained else "",
             f"{heldout.aes:+.2f}",
             f"{heldout.tokens_per_right:.0f}",
             f"{trained[0]['nll']:.2f}" if trained else "",
+            " or ".join(f"{rows:,}" for rows in sorted({each["rows"] for each in trained})),
             f"{cost:,.0f}" if cost else "",
         )
-        second.add_row(title, *(text for test, shown in OTHER_TESTS.items() for text in measures(found[test], shown)))
+        others = (text for test, shown in OTHER_TESTS.items() for text in measures(found[test], shown))
+        second.add_row(title, *others, by_seed(found["unseen"]) if trained else "")
     return [rendered(first), rendered(second)]
 
 
@@ -152,6 +156,11 @@ def measures(found: Comparison, shown: Sequence[str] = MEASURES) -> list[str]:
     gained = f"{100 * found.gained:+.1f} ({low:+.1f} to {high:+.1f})"
     texts = (f"{saved:.0%}", f"{found.accuracy:.1%}", gained, f"{found.kept:.0%}")
     return [text for name, text in zip(MEASURES, texts, strict=True) if name in shown]
+
+
+def by_seed(found: Comparison) -> str:
+    """The accuracy of each seed, as text."""
+    return ", ".join(f"{100 * right:.1f}" for right in found.by_seed)
 
 
 def rendered(table: Table) -> str:
