@@ -124,6 +124,7 @@ class Refusal(Exception):
         code: OpenAI's code of the error.
         kind: OpenAI's type of the error.
         headers: further lines of the head.
+        param: the parameter that is at fault.
     """
 
     def __init__(
@@ -133,11 +134,12 @@ class Refusal(Exception):
         code: str | None = None,
         kind: str = "invalid_request_error",
         headers: tuple[str, ...] = (),
+        param: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.headers = headers
-        self.body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
     def response(self) -> bytes:
         return _response(self.status, json.dumps(self.body).encode(), headers=self.headers)
@@ -565,8 +567,8 @@ class ChatServer:
     can be started again, at the same address and with its memory.
 
     Args:
-        answer: gives the assistant's text to a request's body, or the text and the finish reason. It is called on the
-            server's event loop, so it should be quick.
+        answer: gives the assistant's text to a request's body, or the text and the finish reason, or raises a
+            `Refusal`. It is called on the server's event loop, so it should be quick.
         port: port on 127.0.0.1; 0 takes a free one.
         fault_rate: share of the attempts that meet a fault.
         faults: kinds of faults, out of `FAULTS`.
@@ -841,15 +843,17 @@ class ChatServer:
         return _choice(digest, faults) if faults and _share(digest) < self.fault_rate else "good"
 
     def _completion(self, body: dict[str, Any], key: str, record: Attempt) -> dict[str, Any]:
-        """The chat completion; refused with 500 if the answer's callable fails."""
+        """The chat completion; refused as the answer's callable refuses it, and with 500 if that fails."""
         try:
             answer = self.answer(body)
             text, reason = (answer, "stop") if isinstance(answer, str) else answer
         except Exception as error:
-            traceback.print_exc()
             self.outcomes[record.outcome] -= 1
-            self.outcomes["failed"] += 1
-            record.outcome = "failed"
+            record.outcome = "refused" if isinstance(error, Refusal) else "failed"
+            self.outcomes[record.outcome] += 1
+            if isinstance(error, Refusal):
+                raise
+            traceback.print_exc()
             raise Refusal(500, f"The answer's callable failed: {error!r}", kind="server_error") from error
         if record.outcome == "truncated":
             text, reason = text[: len(text) // 2], "length"

@@ -6,12 +6,13 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
+from rich.console import Console
 
 from drp_hf.errors import DRPError
 
@@ -21,6 +22,14 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
 """Seconds before the second attempt, doubled for each further one; each is drawn between half of it and all."""
 BYTES_PER_TOKEN = 4
 """Of a request, about."""
+REFUSED = (400, 422)
+"""HTTP statuses that say: this request gets no answer, however often it is sent."""
+FEW_REFUSALS = 10
+"""So many requests refused, with none answered in between, and it may be the settings that the server refuses."""
+INSTEAD = {"max_tokens": "max_completion_tokens", "temperature": None, "top_p": None}
+"""Parameters that not every model takes (OpenAI's reasoning models do not), and what is sent instead, if anything."""
+UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
+NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 
 
 class Manners:
@@ -82,6 +91,113 @@ class Pace:
         self.free_at += amount * self.seconds_each
 
 
+class Caution:
+    """Tells a server that refuses some requests from one that refuses all of them.
+
+    Args:
+        answered: whether it has answered any, before this run.
+
+    Attributes:
+        under_way: requests that are neither answered, refused nor given up yet.
+        refusals: requests refused since the last answer.
+    """
+
+    def __init__(self, answered: bool = False) -> None:
+        self.answered = answered
+        self.answers = 0
+        self.under_way = 0
+        self.refusals = 0
+        self.changed = asyncio.Condition()
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether it has refused many and answered none."""
+        return self.refusals >= FEW_REFUSALS and not self.answered
+
+    async def settled(self, answered: bool) -> None:
+        """Counts a request that was answered, or given up."""
+        async with self.changed:
+            self.under_way -= 1
+            if answered:
+                self.answered = True
+                self.answers += 1
+                self.refusals = 0
+            self.changed.notify_all()
+
+    async def refused(self) -> bool:
+        """Counts a request that was refused; whether the server answers others.
+
+        While that is in doubt, what is under way is waited for, until one is answered.
+        """
+        async with self.changed:
+            self.under_way -= 1
+            self.refusals += 1
+            before = self.answers
+            known = self.answered and self.refusals <= FEW_REFUSALS
+            self.changed.notify_all()
+            if not known:
+                await self.changed.wait_for(lambda: self.answers > before or not self.under_way)
+            return known or self.answers > before
+
+
+class Parameters:
+    """The parameters of its requests that a model does not take, learnt from the server's refusals.
+
+    Args:
+        model: name of the model, to tell the user of it.
+
+    Attributes:
+        unsupported: names of those parameters.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.unsupported: set[str] = set()
+
+    def adapt(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """A request's body as the model takes it, as far as that is known."""
+        names = {name: INSTEAD[name] if name in self.unsupported else name for name in body}
+        return {names[name]: value for name, value in body.items() if names[name]}
+
+    def learn(self, error: Any, known: Collection[str]) -> bool:
+        """Whether a refusal is about such a parameter, so that the request, adapted, is worth sending once more.
+
+        Args:
+            error: what the server says, in OpenAI's format; nothing is learnt from another.
+            known: the parameters to which the refused request was adapted already.
+        """
+        if not isinstance(error, Mapping) or error.get("code") not in UNSUPPORTED:
+            return False
+        named, message = error.get("param"), str(error.get("message"))
+        for name in INSTEAD:
+            if name not in known and (named == name or (not named and f"'{name}'" in message)):
+                if name not in self.unsupported:
+                    self.unsupported.add(name)
+                    instead = f"{INSTEAD[name]} takes its place" if INSTEAD[name] else "the model's own is taken"
+                    text = f"{self.model} does not take this {name}, and {instead} ({message})"
+                    Console(stderr=True, soft_wrap=True).print(text, markup=False, highlight=False)
+                return True
+        return False
+
+    async def post(self, client: openai.AsyncOpenAI, path: str, body: Mapping[str, Any]) -> Any:
+        """Sends a request, adapted, and once more for each parameter that turns out not to be taken.
+
+        Returns:
+            The answer, as parsed JSON.
+
+        Raises:
+            openai.APIError: there is none.
+        """
+        while True:
+            known = frozenset(self.unsupported)
+            try:
+                # Not `chat.completions.create`, which would look through every field of a schema each time.
+                return await client.post(path, cast_to=object, body=self.adapt(body))
+            except openai.APIStatusError as error:
+                if error.status_code not in REFUSED or not self.learn(error.body, known):
+                    raise
+
+
 def client_options(base_url: str | None) -> dict[str, Any]:
     """Address and key for an `openai` client. The key comes from the environment; a local server may need none.
 
@@ -110,7 +226,7 @@ def hopeless(error: Exception, model: str) -> str:
         return f"the server refuses the key ({describe(error)}): correct {KEY}."
     if isinstance(error, openai.NotFoundError):
         return f"the server has no model {model!r}, or is none ({describe(error)}): correct --model or --base_url."
-    if isinstance(error, openai.RateLimitError) and error.code == "insufficient_quota":
+    if isinstance(error, openai.APIStatusError) and error.code in NO_CREDIT:
         return f"the account has no quota left ({describe(error)}): add credit and start again; what is done is kept."
     return ""
 

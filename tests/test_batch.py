@@ -8,7 +8,7 @@ from functools import cache, partial
 
 import pytest
 
-from benchmarks.chat_server import ChatServer
+from benchmarks.chat_server import ChatServer, Refusal
 from benchmarks.rule_teacher import answer as rule
 from drp_hf.errors import DRPError
 from drp_hf.pruning import FALLBACK, Reason, prune
@@ -205,22 +205,121 @@ def test_what_was_given_up_is_asked_again_by_the_next_run(tmp_path):
     assert (tally.replies, tally.unanswered) == (1, 0) and server.asked_after_completion == 0
 
 
+def refusing(*numbers: int):
+    def answer(body: dict) -> str:
+        if any(f"What is {number} " in body["messages"][1]["content"] for number in numbers):
+            raise Refusal(400, "This model's maximum context length is 8192 tokens.")
+        return rule(body)
+
+    return answer
+
+
+def test_what_is_refused_is_submitted_once_and_final(tmp_path):
+    rows = Rows(tmp_path, STRICT)
+    with ChatServer(refusing(5)) as server:
+        tally = rows.make(asker_of(server, requests_per_batch=1))
+        assert rows.make(asker_of(server)).failures == 0
+        assert [len(batch) for batch in submitted(server)] == [1] * 7
+        assert rows.final.keys() == TRACES.keys() and "maximum context length" in rows.final["row 5"].reason
+        assert (tally.replies, tally.failures, tally.unanswered) == (6, 1, 0)
+
+        rows.final.pop("row 5")  # as if the run had been stopped before
+        rows.make(asker_of(server))
+        assert len(submitted(server)) == 8 and rows.final.keys() == TRACES.keys()
+
+
+def test_many_refusals_in_a_run_without_any_answer_are_not_final(tmp_path, monkeypatch):
+    """It may be another server, or other settings, than those with which there were answers."""
+    monkeypatch.setattr(batch_module, "FEW_REFUSALS", 3)
+    rows = Rows(tmp_path, traces={"row 2": TRACES["row 2"]})
+    with ChatServer(refusing(*range(3, 9))) as server:
+        rows.make(asker_of(server))
+        rows.traces = TRACES
+        rows.make(asker_of(server))
+        assert rows.final.keys() == {"row 2"} and len(rows.provisional) == 6
+        server.answer = rule
+        rows.make(asker_of(server))
+    assert rows.final.keys() == TRACES.keys() and not any(row.reason for row in rows.final.values())
+
+
+def test_where_everything_is_refused_one_round_is_enough(tmp_path):
+    rows = Rows(tmp_path)
+    with ChatServer(refusing(*range(9))) as server:
+        with pytest.raises(DRPError, match="no request was answered .This model's maximum context length"):
+            rows.make(asker_of(server))
+        assert server.attempts == len(TRACES) and not rows.finished
+        server.answer = rule
+        rows.make(asker_of(server))
+    assert rows.final.keys() == TRACES.keys()
+
+
 def test_everything_fails(tmp_path):
     rows = Rows(tmp_path)
     with ChatServer(rule, batch_error_rate=1) as server:
-        tally = rows.make(asker_of(server, max_attempts=2))
-    assert not rows.final and rows.provisional.keys() == TRACES.keys() and tally.unanswered == len(TRACES)
-    assert server.attempts == 2 * len(TRACES)
+        with pytest.raises(DRPError, match="no request was answered .*mend that and start again"):
+            rows.make(asker_of(server, max_attempts=2))
+    assert not rows.finished and server.attempts == 2 * len(TRACES)
 
 
-def test_a_refused_batch_says_why_and_can_be_started_again(tmp_path, chatted):
+def test_a_model_that_takes_neither_max_tokens_nor_a_temperature(tmp_path, chatted):
+    """What is learnt of it holds after a stop, too."""
+
+    def reasoner(body: dict) -> str:
+        for name in ("max_tokens", "temperature"):
+            if name in body:
+                raise Refusal(400, f"Unsupported: '{name}'.", "unsupported_parameter", param=name)
+        assert body["max_completion_tokens"] == 4096
+        return sometimes_bad(body)
+
     rows = Rows(tmp_path)
-    with ChatServer(sometimes_bad, batch_ends=["completed", "failed"]) as server:
-        with pytest.raises(DRPError, match=r"the batch batch_\w+ is failed \(Enqueued token limit reached"):
-            rows.make(asker_of(server))
-        rows.make(asker_of(server))
+    with ChatServer(reasoner) as server:
+        asker = asker_of(server, max_attempts=1)
+        retrieve = asker.client.batches.retrieve
+
+        def until_the_third_round(identity: str):
+            if len(submitted(server)) == 9:
+                raise Stopped
+            return retrieve(identity)
+
+        asker.client.batches.retrieve = until_the_third_round
+        with pytest.raises(Stopped):
+            rows.make(asker)
+        rows.make(asker_of(server, max_attempts=1))
+    assert [len(batch) for batch in submitted(server)] == [3, 3, 1] * 3 + [2]
+    assert rows.final == chatted and server.outcomes["refused"] == 2 * len(TRACES)
+
+
+def test_a_failed_batch_says_why_and_can_be_started_again(tmp_path, chatted):
+    rows = Rows(tmp_path)
+    with ChatServer(sometimes_bad) as server:
+        read = server._batches._read
+        error = {"code": "invalid_request", "message": "No such endpoint", "param": None, "line": 1}
+        server._batches._read = lambda batch: ([], [error])
+        with pytest.raises(DRPError, match=r"the batch batch_\w+ is failed \(No such endpoint"):
+            rows.make(asker_of(server, requests_per_batch=100))
+        server._batches._read = read
+        rows.make(asker_of(server, requests_per_batch=100))
     assert rows.final == chatted and server.asked_after_completion == 0
-    assert [len(batch) for batch in submitted(server)] == [3, 3, 1, 3, 1, 1]
+    assert [len(batch) for batch in submitted(server)] == [7, 7, 2]
+
+
+def test_an_account_with_few_tokens_gets_smaller_files_one_at_a_time(tmp_path, chatted):
+    rows = Rows(tmp_path)
+    under_way = []
+    with ChatServer(sometimes_bad, batch_ends=["failed", "failed"]) as server:
+        create = server._batches._create
+
+        def noted(body: dict):
+            states = [state["batch"]["status"] for state in server._batches.batches.values()]
+            under_way.append(sum(status not in batch_module.OVER for status in states))
+            return create(body)
+
+        server._batches._create = noted
+        rows.make(asker_of(server, requests_per_batch=4))
+    assert rows.final == chatted and server.asked_after_completion == 0
+    sizes = [len(batch) for batch in submitted(server)]
+    assert sizes[:2] == [4, 3] and set(sizes[2:]) <= {1, 2} and sum(sizes[2:]) == 9
+    assert under_way == [0, 1] + [0] * (len(sizes) - 2)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.chat_server import ChatServer
+from benchmarks.chat_server import ChatServer, Refusal
 from benchmarks.rule_teacher import answer
+from benchmarks.teachers import write_traces
 from benchmarks.teachers_faults import contents, measure
 from drp_hf import servers
 from drp_hf.commands import prune
@@ -139,6 +140,59 @@ def test_where_nobody_answers_the_slicing_teacher_can_decide(traces):
     assert kinds == {"", "fall-back: slicing-default: the teacher gave no answer"}
 
 
+def test_refused_requests_keep_no_other_from_being_answered(tmp_path, monkeypatch):
+    """They come back at once, more of them than would end a run in which nobody is answered."""
+    traces = write_traces(tmp_path / "traces.jsonl", 40)
+    lines = traces.read_text(encoding="utf-8").splitlines()
+    refused = [json.loads(line)["question"] for line in lines[::2]]
+
+    def choosy(body: dict) -> str:
+        if any(question in body["messages"][1]["content"] for question in refused):
+            raise Refusal(400, "This model's maximum context length is 8192 tokens.")
+        return answer(body)
+
+    with ChatServer(choosy, latency=0.5) as server:
+        main(config(traces, server, concurrency=16))
+        rows = raw(traces)
+        assert [row["accepted"] for row in rows] == [False, True] * 20
+        assert all("maximum context length" in row["reason"] for row in rows[::2])
+        assert server.attempts == 40
+        main(config(traces, server))
+        assert server.attempts == 40, "a refusal is final"
+
+        monkeypatch.setattr(prune, "deciding_code", lambda: ["another version"])
+        for attempts in (60, 70, 70):  # where none is answered, only a few refusals are final at a time
+            main(config(traces, server, concurrency=2))
+            assert server.attempts == attempts and raw(traces) == rows
+    assert server.completed == 20
+
+
+def keys(traces: Path, folder: str) -> set[str]:
+    with RowStore(traces.parent / folder / REPLIES) as store:
+        return set(store)
+
+
+def test_a_model_that_takes_neither_max_tokens_nor_a_temperature(traces, capsys):
+    expected = sound(traces)
+    bodies = []
+
+    def reasoner(body: dict) -> str:
+        for name in ("max_tokens", "temperature"):
+            if name in body:
+                raise Refusal(400, f"Unsupported: '{name}'.", "unsupported_parameter", param=name)
+        bodies.append(body)
+        return answer(body)
+
+    with ChatServer(reasoner) as server:
+        main(config(traces, server, concurrency=1, max_attempts=1))
+    assert raw(traces) == expected and keys(traces, "corpus") == keys(traces, "sound")
+    assert len(bodies) == 12 and {body["max_completion_tokens"] for body in bodies} == {4096}
+    assert 2 <= server.outcomes["refused"] <= 4, "the second conversation's request was made before that was known"
+    told = capsys.readouterr().err
+    assert told.count("rule does not take this max_tokens, and max_completion_tokens takes its place") == 1
+    assert told.count("rule does not take this temperature, and the model's own is taken") == 1
+
+
 @pytest.mark.slow
 def test_killed_again_and_again_the_corpus_is_the_undisturbed_one(tmp_path):
     outcome = measure(tmp_path, rows=120, kills=2, fault_rate=0.3)
@@ -248,7 +302,7 @@ def test_the_server_says_how_long_to_wait(traces):
         ("key", "refuses the key .*correct OPENAI_API_KEY"),
         ("quota", "no quota left"),
         ("model", "no model 'rule'.*correct --model or --base_url"),
-        ("bad", "the last 10 requests were given up and none was answered .*400"),
+        ("bad", r"1\d requests were refused and none was answered .*400"),
         ("down", "the last 10 requests were given up and none was answered .*503"),
     ],
 )

@@ -12,15 +12,9 @@ from drp_hf import servers
 from drp_hf.answering import AnsweringModel, Request
 from drp_hf.commands.generating import GenerationArguments
 from drp_hf.engines import Completion, Sampling, make_engine
-from drp_hf.engines.server import (
-    REFUSED_AT_FIRST,
-    ChatEngine,
-    CompletionsEngine,
-    Server,
-    read_chat,
-    read_completion,
-)
+from drp_hf.engines.server import ChatEngine, CompletionsEngine, Server, read_chat, read_completion
 from drp_hf.errors import DRPError
+from drp_hf.servers import FEW_REFUSALS
 
 MODEL = "smollm2-embedded"
 QUESTIONS = ["Hi", "What is 2+3?", "Name a colour."]
@@ -39,6 +33,7 @@ class Loopback(ThreadingHTTPServer):
         requests: path and body of those that came.
         failures: status and headers of answers to the next requests, the last first.
         refused: words of questions that it refuses.
+        unsupported: parameters that it does not take.
     """
 
     def __init__(self, engine, names=(MODEL,)):
@@ -49,6 +44,7 @@ class Loopback(ThreadingHTTPServer):
         self.requests = []
         self.failures = []
         self.refused = ()
+        self.unsupported = ()
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def handle_error(self, request, client_address):
@@ -61,7 +57,8 @@ class Loopback(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def write(self, prompt, body):
-        sampling = Sampling(body["max_tokens"], body["temperature"], body["top_p"])
+        most = body["max_completion_tokens" if "max_completion_tokens" in body else "max_tokens"]
+        sampling = Sampling(most, body.get("temperature", 1.0), body.get("top_p", 1.0))
         with self.writing:
             ((_, ids),) = self.engine._generate_ids([prompt], sampling, [body.get("seed", 0)])
         completion = self.engine._completion("", ids)
@@ -82,6 +79,10 @@ class Answering(BaseHTTPRequestHandler):
         if self.server.failures:
             status, headers = self.server.failures.pop()
             return self.reply(status, {"error": {"message": "not now"}}, headers)
+        for name in self.server.unsupported:
+            if name in body:
+                error = {"message": f"'{name}' is not supported", "code": "unsupported_value", "param": name}
+                return self.reply(400, {"error": error})
         engine = self.server.engine
         question = engine.tokenizer.decode(body["prompt"]) if "prompt" in body else body["messages"][-1]["content"]
         if any(word in question for word in self.server.refused):
@@ -231,15 +232,24 @@ def test_a_server_that_refuses_everything_is_not_asked_everything(server):
     engine = make_engine("server", MODEL, base_url=server.url, batch_size=4)
     answers, error = asked(engine, ["Hi"] * 50)
     sent = len(server.requests)
-    assert not answers and REFUSED_AT_FIRST <= sent < REFUSED_AT_FIRST + 4
+    assert not answers and FEW_REFUSALS <= sent < FEW_REFUSALS + 4
     assert f"{sent} of 50 questions were refused" in error and f"the other {50 - sent} were not asked" in error
 
 
 def test_many_refusals_before_a_slow_answer_end_nothing(server, later):
     server.refused = ("bomb",)
     engine = make_engine("server", MODEL, base_url=server.url, batch_size=2)
-    answers, error = asked(engine, ["Hi", *["A bomb?"] * (REFUSED_AT_FIRST + 2), "Bye"])
-    assert answers.keys() == {0, REFUSED_AT_FIRST + 3} and f"{REFUSED_AT_FIRST + 2} of " in error
+    answers, error = asked(engine, ["Hi", *["A bomb?"] * (FEW_REFUSALS + 2), "Bye"])
+    assert answers.keys() == {0, FEW_REFUSALS + 3} and f"{FEW_REFUSALS + 2} of " in error
+
+
+def test_a_model_that_does_not_take_every_parameter(server):
+    server.names, server.unsupported = ("./gpt-0",), ("max_tokens", "temperature", "top_p")
+    engine = make_engine("server", "./gpt-0", base_url=server.url, batch_size=1)
+    answers = dict(engine.generate(QUESTIONS, Sampling(3)))
+    assert answers.keys() == {0, 1, 2} and all(answer.n_tokens <= 3 for answer in answers.values())
+    assert len(server.requests) == 3 + len(QUESTIONS)
+    assert [set(body) for _, body in server.requests[3:]] == [{"model", "messages", "max_completion_tokens"}] * 3
 
 
 def test_what_can_only_fail_ends_it_at_once(server):

@@ -21,6 +21,9 @@ from drp_hf.drp_config import DRPConfig
 from drp_hf.errors import DRPError
 from drp_hf.problems import generate
 from drp_hf.provenance import write_run_info
+from drp_hf.store import RowStore
+from drp_hf.teachers.asking import Replies, Tally
+from drp_hf.teachers.base import Reply, Request
 from recipes.experiment.__main__ import (
     ExperimentConfig,
     check,
@@ -139,9 +142,19 @@ def test_the_training_gets_the_devices_that_are_asked_for(monkeypatch):
 
 def test_given_up_requests_are_asked_again_as_long_as_any_is_answered(tmp_path):
     def check_made(**measured: float) -> None:
-        (tmp_path / "run.json").write_text(json.dumps({"measured": measured}))
+        made = {"config": {"model": "rule"}, "measured": measured}
+        (tmp_path / "run.json").write_text(json.dumps(made))
         check_answered(tmp_path)
 
+    def answer_by(model: str) -> None:
+        with RowStore(tmp_path / prune.REPLIES) as store:
+            Replies(store, model, Tally()).put((Request(["Hi"], None, 9), Reply("Hello", "stop", 1, 1)))
+
+    check_made(unanswered=0, output_tokens=0)
+    answer_by("another")
+    with pytest.raises(DRPError, match="the teacher has answered nothing"):
+        check_made(unanswered=3, output_tokens=0)
+    answer_by("rule")
     with pytest.raises(DRPError, match="3 requests to the teacher were given up"):
         check_made(unanswered=3, output_tokens=900)
     check_made(unanswered=0, output_tokens=900)

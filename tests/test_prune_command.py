@@ -14,7 +14,7 @@ import pytest
 from datasets import load_dataset
 
 import drp_hf.pruning
-from drp_hf.commands.prune import STORE, PruneConfig, cli, main, model_key
+from drp_hf.commands.prune import STORE, PruneConfig, cli, main, make_asker, model_key
 from drp_hf.corpus import VIEWS
 from drp_hf.errors import DRPError
 from drp_hf.store import RowStore
@@ -145,6 +145,21 @@ def test_a_model_on_this_machine_is_known_by_its_content(tmp_path):
         keys.add(model_key(PruneConfig("t", "o", teacher="vllm", model=str(folder))))
     assert len(keys) == 2
     assert model_key(PruneConfig("t", "o", teacher="chat", model="gpt-4o")) == "gpt-4o"
+
+
+def test_vllm_is_started_with_the_context_that_is_wished(monkeypatch):
+    """Which may be what its memory has room for."""
+    given = []
+
+    def make_engine(*arguments, **settings):
+        given.append((arguments, settings))
+        raise DRPError("vLLM is not started here")
+
+    monkeypatch.setattr("drp_hf.teachers.vllm.make_engine", make_engine)
+    asker = make_asker(PruneConfig("t", "o", teacher="vllm", model="m", context_length=16_000, concurrency=7))
+    with pytest.raises(DRPError, match="not started"):
+        _ = asker.engine
+    assert given == [(("vllm", "m"), {"batch_size": 7, "context_length": 16_000})]
 
 
 # --------------------------------------------------------------------------------------------------------- output

@@ -342,7 +342,7 @@ def make_asker(config: PruneConfig) -> Asker:
     if config.teacher == "vllm":
         from drp_hf.teachers.vllm import VLLMAsker
 
-        return VLLMAsker(config.model, config.concurrency)
+        return VLLMAsker(config.model, config.concurrency, config.context_length)
     if config.teacher == "batch":
         from drp_hf.teachers.batch import BatchAsker
 

@@ -27,14 +27,12 @@ from drp_hf.engines.base import (
 )
 from drp_hf.errors import DRPError
 from drp_hf.records import THINK_CLOSE, THINK_OPEN
-from drp_hf.servers import Manners, client_options, delay_before, describe, hopeless
+from drp_hf.servers import REFUSED, Caution, Manners, Parameters, client_options, delay_before, describe, hopeless
 
 BATCH_SIZE = 64
 """Requests under way at the same time."""
 MAX_ATTEMPTS = 8
 """Attempts at one answer, over one to two minutes, before the run stops."""
-REFUSED_AT_FIRST = 10
-"""So many requests refused, with none answered yet, and no more are sent before one is: it may be the settings."""
 ANSWER_SECONDS = 3600.0
 """A long output on a busy server takes long; a server that is gone is noticed at once."""
 CONNECT_SECONDS = 30.0
@@ -167,6 +165,7 @@ class Server:
         self.model = model
         self.address = base_url or "OpenAI"
         self.options = client_options(base_url)
+        self.parameters = Parameters(model)
 
     def check(self) -> int | None:
         """Asks which models there are, so that a mistake is told before anything is generated.
@@ -198,7 +197,7 @@ class Server:
     ) -> Iterator[tuple[int, Completion | Refusal]]:
         """Sends requests, so many at a time, and yields position and completion, or refusal, as they are answered.
 
-        A refused request keeps no other from being sent, unless `REFUSED_AT_FIRST` were refused and none is answered.
+        A refused request keeps no other from being sent, unless `FEW_REFUSALS` were refused and none is answered.
 
         Args:
             path: where they are sent.
@@ -233,7 +232,11 @@ class Server:
                     answered.put_nowait((index, error))
                     return
                 answered.put_nowait((index, answer))
-                if not await caution.goes_on(answer):
+                if isinstance(answer, Completion):
+                    await caution.settled(answered=True)
+                else:
+                    await caution.refused()
+                if caution.refuses_all:
                     return
 
         # Leaving it, also when the caller takes no more, cancels what is under way.
@@ -256,15 +259,15 @@ class Server:
         for attempt in range(MAX_ATTEMPTS):
             await asyncio.sleep(delay_before(attempt))
             try:
-                return read(await client.post(path, cast_to=object, body={"model": self.model, **body}))
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-                return Refusal(f"{self.address}: {describe(error)}")
+                return read(await self.parameters.post(client, path, {"model": self.model, **body}))
             except (openai.APIError, ValueError) as error:
                 failure = error
             finally:
                 manners.release()
             if hopeless(failure, self.model):
                 break
+            if getattr(failure, "status_code", None) in REFUSED:
+                return Refusal(f"{self.address}: {describe(failure)}")
         raise self._failure(failure)
 
     def _failure(self, error: Exception) -> DRPError:
@@ -275,35 +278,6 @@ class Server:
             f"{self.address}: the server does not answer ({describe(error)}): start it, or correct --base_url, and "
             "give the same command again; what is done is kept."
         )
-
-
-class Caution:
-    """Holds requests back while the server has refused many and answered none.
-
-    Attributes:
-        under_way: requests that are neither answered nor refused yet.
-    """
-
-    def __init__(self) -> None:
-        self.under_way = 0
-        self.refusals = 0
-        self.answers = 0
-        self.changed = asyncio.Condition()
-
-    @property
-    def in_doubt(self) -> bool:
-        """Whether the server may refuse everything."""
-        return self.refusals >= REFUSED_AT_FIRST and not self.answers
-
-    async def goes_on(self, answer: Completion | Refusal) -> bool:
-        """Counts an answer, and returns, as soon as that is known, whether another request shall be sent."""
-        async with self.changed:
-            self.under_way -= 1
-            self.refusals += isinstance(answer, Refusal)
-            self.answers += isinstance(answer, Completion)
-            self.changed.notify_all()
-            await self.changed.wait_for(lambda: not (self.in_doubt and self.under_way))
-        return not self.in_doubt
 
 
 async def _all_that_came(answered: asyncio.Queue, working: asyncio.Task) -> list[Any]:

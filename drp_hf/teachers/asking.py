@@ -78,6 +78,11 @@ class Replies:
             self.tally.replayed += 1
         return Reply(**row["reply"])
 
+    def exist(self) -> bool:
+        """Whether the model has ever answered."""
+        rows = ((key, self.store.get(key)) for key in self.store)
+        return any("reply" in row and key == content_key(self.model, row["request"]) for key, row in rows)
+
     def put(self, *answered: tuple[Request, Reply]) -> None:
         """Writes replies with their requests, and returns when all of them are on disk."""
         rows = {self.key(request): {"request": vars(request), "reply": vars(reply)} for request, reply in answered}

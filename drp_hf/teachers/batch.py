@@ -11,15 +11,15 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import openai
 
 from drp_hf.errors import DRPError
-from drp_hf.servers import client_options, describe, hopeless
+from drp_hf.servers import FEW_REFUSALS, REFUSED, Parameters, client_options, describe, hopeless
 from drp_hf.teachers.asking import Asker, Conversations, Finished, Replies, Turn
-from drp_hf.teachers.base import Request, Unanswered
+from drp_hf.teachers.base import Request, Unanswerable, Unanswered
 from drp_hf.teachers.chat import read_completion, request_body
 
 ENDPOINT = "/v1/chat/completions"
@@ -27,6 +27,8 @@ FILE = "drp_hf_file"
 """The batch's metadata field with the name of its file, which no other file has, whatever it holds."""
 BATCHES = "batches"
 """The store's key of what is under way: the name of each file, and the batch that was made of it."""
+TOKEN_LIMIT = "token_limit_exceeded"
+"""The error's code of a batch that has more tokens than the account may have under way."""
 OVER = ("completed", "failed", "expired", "cancelled")
 LINES_AT_ONCE = 500
 """Replies that are put on disk together."""
@@ -38,7 +40,8 @@ class BatchAsker(Asker):
     Args:
         model: name of the model, as the provider knows it.
         base_url: address of the provider; OpenAI's if None.
-        max_attempts: batches that a request may be in, in one run, after which its row goes on without a reply.
+        max_attempts: batches that a request may be in, in one run, after which its row goes on without a reply; one that
+            the server refuses is in no other.
         poll_seconds: time between two looks at the batches.
         requests_per_batch: requests in a file at most; OpenAI takes 50,000.
         bytes_per_batch: size of a file at most; OpenAI takes 200 MB.
@@ -57,6 +60,7 @@ class BatchAsker(Asker):
         self.client = openai.OpenAI(max_retries=8, **client_options(base_url))
         # Creates batches: one whose answer was lost is not created again, but found by its name at the next start.
         self.once = self.client.with_options(max_retries=0)
+        self.parameters = Parameters(model)
         self.max_attempts = max_attempts
         self.poll_seconds = poll_seconds
         self.requests_per_batch = requests_per_batch
@@ -64,14 +68,24 @@ class BatchAsker(Asker):
 
     def run(self, conversations: Conversations, replies: Replies, finished: Finished) -> None:
         self._problems: dict[str, list[str]] = {}  # by request: why it got no reply, batch by batch
+        self._refused: set[str] = set()  # requests that the server refuses
         self._left: set[str] = set()  # rows that go on without a reply
+        self._one_at_a_time = False
+        self._answered_before = replies.exist()
         try:
             self._find_again(replies)
             while True:
                 self._fetch(replies)
+                self._doubt = ""  # why a request got no reply, while none got any
                 for file in self._files(conversations, replies, finished):
                     self._submit(file, replies)
+                    if self._one_at_a_time:
+                        break
                 if not _under_way(replies):
+                    if self._doubt:
+                        raise DRPError(
+                            f"no request was answered ({self._doubt}): mend that and start again; what is done is kept."
+                        )
                     return
         except openai.APIError as error:
             problem = hopeless(error, self.model) or f"the batch API answers {describe(error)}: start again later."
@@ -85,21 +99,22 @@ class BatchAsker(Asker):
         """The requests that the conversations wait for, by key, a file's worth at a time; finishes rows."""
         file: dict[str, Request] = {}
         size = 0
+        answered = self._answered_before or replies.tally.replies
         for key, start in conversations:
             if key in self._left:
                 continue
             turn = Turn(start(), replies)
-            while turn.request is not None:
-                problems = self._problems.get(replies.key(turn.request), [])
-                if len(problems) < self.max_attempts:
-                    break
-                turn.answer(Unanswered(f"the teacher gave no answer ({problems[-1]})"))
+            while turn.request is not None and answered and self._given_up(asked := replies.key(turn.request)):
+                turn.answer(self._unanswered(asked, replies))
             if turn.request is None:
                 if not turn.final:
                     self._left.add(key)
                 finished(key, turn.row, turn.final)
                 continue
             asked = replies.key(turn.request)
+            if self._given_up(asked):
+                self._doubt = self._doubt or self._problems[asked][0]
+                continue
             waiting = replies.store.get(asked) or {}
             if asked in file or waiting.get("file") in _under_way(replies):
                 continue
@@ -111,15 +126,26 @@ class BatchAsker(Asker):
         if file:
             yield file
 
+    def _given_up(self, key: str) -> bool:
+        """Whether a request is submitted no more in this run."""
+        return key in self._refused or len(self._problems.get(key, ())) >= self.max_attempts
+
+    def _unanswered(self, key: str, replies: Replies) -> Unanswered:
+        """What giving up a request comes to: nothing else ever where the server refuses it and answers others."""
+        answers_others = replies.tally.replies or len(self._refused) <= FEW_REFUSALS
+        kind = Unanswerable if key in self._refused and answers_others else Unanswered
+        return kind(f"the teacher gave no answer ({self._problems[key][-1]})")
+
     def _line(self, key: str, request: Request) -> bytes:
-        body = request_body(self.model, request)
+        body = self.parameters.adapt(request_body(self.model, request))
         line = {"custom_id": key, "method": "POST", "url": ENDPOINT, "body": body}
         return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
     def _submit(self, file: dict[str, Request], replies: Replies) -> None:
         content = b"".join(self._line(key, request) for key, request in file.items())
         name = uuid.uuid4().hex
-        rows = {key: {"request": vars(request), "file": name} for key, request in file.items()}
+        how = {"file": name, "without": sorted(self.parameters.unsupported)}
+        rows = {key: {"request": vars(request), **how} for key, request in file.items()}
         replies.store.put_many({**rows, BATCHES: {**_under_way(replies), name: ""}})
         uploaded = self.client.files.create(file=("requests.jsonl", content), purpose="batch")
         batch = self.once.batches.create(
@@ -146,6 +172,7 @@ class BatchAsker(Asker):
 
     def _fetch(self, replies: Replies) -> None:
         """Waits until every batch under way is over, and puts its replies on disk."""
+        alone = len(_under_way(replies)) == 1
         while under_way := _under_way(replies):
             done = total = 0
             for name, identity in under_way.items():
@@ -153,9 +180,11 @@ class BatchAsker(Asker):
                 if batch.status in OVER:
                     self._take(batch, replies)
                     replies.store.put(BATCHES, {n: b for n, b in _under_way(replies).items() if n != name})
-                    if batch.status in ("failed", "cancelled"):
+                    if batch.status == "failed" and any(error.code == TOKEN_LIMIT for error in _errors(batch)):
+                        self._submit_less(batch, name, alone, replies)
+                    elif batch.status in ("failed", "cancelled"):
                         raise DRPError(
-                            f"the batch {identity} is {batch.status} ({_errors(batch)}): mend that and start again."
+                            f"the batch {identity} is {batch.status} ({_reasons(batch)}): mend that and start again."
                         )
                 elif batch.request_counts:
                     done += batch.request_counts.completed
@@ -164,6 +193,21 @@ class BatchAsker(Asker):
                 replies.tally.status = f"{len(still)} batches under way, {done:,} of {total:,} requests answered"
                 time.sleep(self.poll_seconds)
         replies.tally.status = ""
+
+    def _submit_less(self, batch: Any, file: str, alone: bool, replies: Replies) -> None:
+        """Halves the files to come, and submits one at a time, as the account may not have so much under way.
+
+        Raises:
+            DRPError: a single request, with no other batch of this run under way, is too much.
+        """
+        requests = sum(row.get("file") == file for row in map(replies.store.get, replies.store))
+        if alone and requests == 1:
+            raise DRPError(
+                f"the batch {batch.id} of a single request is failed ({_reasons(batch)}): wait until the account has no "
+                "other batches under way, or have its limit raised, and start again; what is done is kept."
+            )
+        self._one_at_a_time = True
+        self.requests_per_batch = min(self.requests_per_batch, max(1, requests // 2))
 
     def _take(self, batch: Any, replies: Replies) -> None:
         """Puts the replies of a batch on disk, and notes what got none."""
@@ -180,16 +224,31 @@ class BatchAsker(Asker):
             row = replies.store.get(line["custom_id"])
             if row is None or "reply" in row:
                 continue
+            without = row.get("without", ())
+            self.parameters.unsupported.update(without)  # which a run that was stopped has learnt
             try:
                 answered.append((Request(**row["request"]), read_completion((line.get("response") or {}).get("body"))))
             except ValueError:
-                problem = json.dumps(line.get("error") or line.get("response"))[:300]
-                self._problems.setdefault(line["custom_id"], []).append(problem)
                 replies.tally.failures += 1
+                self._note(line, without)
             if len(answered) == LINES_AT_ONCE:
                 replies.put(*answered)
                 answered = []
         replies.put(*answered)
+
+    def _note(self, line: Mapping[str, Any], without: Collection[str]) -> None:
+        """Notes why a request has no reply, unless it shall be submitted again without parameters just learnt of."""
+        response = line.get("response") or {}
+        body = response.get("body")
+        error = line.get("error") or (body.get("error") if isinstance(body, Mapping) else None)
+        refused = response.get("status_code") in REFUSED
+        if refused and self.parameters.learn(error, without):
+            return
+        message = error.get("message") if isinstance(error, Mapping) else None
+        problem = describe(ValueError(message or json.dumps(error or response)))
+        self._problems.setdefault(line["custom_id"], []).append(problem)
+        if refused:
+            self._refused.add(line["custom_id"])
 
 
 def _under_way(replies: Replies) -> dict[str, str]:
@@ -197,6 +256,9 @@ def _under_way(replies: Replies) -> dict[str, str]:
     return replies.store.get(BATCHES) or {}
 
 
-def _errors(batch: Any) -> str:
-    errors = batch.errors.data if batch.errors and batch.errors.data else []
-    return "; ".join(str(error.message) for error in errors[:3]) or "no reason given"
+def _errors(batch: Any) -> list[Any]:
+    return batch.errors.data if batch.errors and batch.errors.data else []
+
+
+def _reasons(batch: Any) -> str:
+    return "; ".join(str(error.message) for error in _errors(batch)[:3]) or "no reason given"

@@ -8,15 +8,15 @@ from typing import Any
 import openai
 
 from drp_hf.errors import DRPError
-from drp_hf.servers import Manners, client_options, delay_before, describe, hopeless
+from drp_hf.servers import REFUSED, Caution, Manners, Parameters, client_options, delay_before, describe, hopeless
 from drp_hf.teachers.asking import Asker, Conversations, Finished, Replies, Tally, Turn
-from drp_hf.teachers.base import Reply, Request, Unanswered
+from drp_hf.teachers.base import Reply, Request, Unanswerable, Unanswered
 
 PATH = "/chat/completions"
 READY = 2
 """Conversations held for each request under way: while one waits for its reply, another gets its request ready."""
 GIVEN_UP_IN_A_ROW = 10
-"""So many requests given up, with none answered in between, and the run stops: everything fails."""
+"""So many requests given up, refused ones not counted, with none answered in between, and the run stops."""
 
 
 class ChatAsker(Asker):
@@ -29,6 +29,8 @@ class ChatAsker(Asker):
         requests_per_minute, tokens_per_minute: limits to keep to, evenly spread; None for no limit.
         max_attempts: attempts for one request, after which its row goes on without a reply.
         timeout: seconds that one attempt may take.
+
+    What the server refuses is not sent again; while it answers others, that is final.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ChatAsker(Asker):
     ) -> None:
         self.model = model
         self.options = client_options(base_url)
+        self.parameters = Parameters(model)
         self.concurrency = concurrency
         self.max_attempts = max_attempts
         self.timeout = timeout
@@ -60,6 +63,7 @@ class ChatAsker(Asker):
 
     async def _run(self, conversations: Conversations, replies: Replies, finished: Finished) -> None:
         self.manners = Manners(self.concurrency, self.requests_per_minute, self.tokens_per_minute)
+        self.caution = Caution(answered=replies.exist())
         self.given_up = 0
         keeper = Keeper(replies)
         waiting = iter(conversations)
@@ -91,15 +95,16 @@ class ChatAsker(Asker):
 
     async def _ask(self, request: Request, tally: Tally) -> Reply | Unanswered:
         body = request_body(self.model, request)
+        self.caution.under_way += 1
         for attempt in range(self.max_attempts):
             await asyncio.sleep(delay_before(attempt))
             try:
-                # Not `chat.completions.create`, which would look through every field of the schema each time.
-                reply = read_completion(await self.client.post(PATH, cast_to=object, body=body))
+                reply = read_completion(await self.parameters.post(self.client, PATH, body))
             except (openai.APIError, ValueError) as error:
                 problem = error
             else:
                 self.given_up = 0
+                await self.caution.settled(answered=True)
                 self.manners.tokens.charge(reply.output_tokens)
                 return reply
             finally:
@@ -107,8 +112,9 @@ class ChatAsker(Asker):
             tally.failures += 1
             if message := hopeless(problem, self.model):
                 raise DRPError(message)
-            if isinstance(problem, openai.BadRequestError | openai.UnprocessableEntityError):
-                break
+            if getattr(problem, "status_code", None) in REFUSED:
+                return await self._refused(problem)
+        await self.caution.settled(answered=False)
         self.given_up += 1
         if self.given_up >= GIVEN_UP_IN_A_ROW:
             raise DRPError(
@@ -116,6 +122,16 @@ class ChatAsker(Asker):
                 "mend that and start again; what is done is kept."
             )
         return Unanswered(f"the teacher gave no answer ({describe(problem)})")
+
+    async def _refused(self, problem: Exception) -> Unanswered:
+        """What a refusal comes to: nothing else ever where the server answers others, and else it may be mended."""
+        answers_others = await self.caution.refused()
+        if self.caution.refuses_all:
+            raise DRPError(
+                f"{self.caution.refusals} requests were refused and none was answered ({describe(problem)}): mend that "
+                "and start again; what is done is kept."
+            )
+        return (Unanswerable if answers_others else Unanswered)(f"the teacher gave no answer ({describe(problem)})")
 
 
 class Keeper:

@@ -23,17 +23,19 @@ class VLLMAsker(Asker):
     Args:
         model: a model's name, as in [`~drp_hf.models.adapter_chain`].
         batch_size: requests under way at the same time.
+        context_length: tokens of request and reply together; as in [`~drp_hf.engines.make_engine`].
     """
 
-    def __init__(self, model: str, batch_size: int = 256) -> None:
+    def __init__(self, model: str, batch_size: int = 256, context_length: int | None = None) -> None:
         self.model = model
         self.batch_size = batch_size
+        self.context_length = context_length
         self.numbers = count()
 
     @cached_property
     def engine(self) -> VLLMEngine:
         """The engine, loaded when it is first needed: where every reply is on disk, it never is."""
-        engine = make_engine("vllm", self.model, batch_size=self.batch_size)
+        engine = make_engine("vllm", self.model, batch_size=self.batch_size, context_length=self.context_length)
         if not engine.tokenizer.chat_template:
             raise DRPError(f"The tokenizer of {self.model} has no chat template: give a model made for chat.")
         return engine

@@ -12,12 +12,15 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from drp_hf.commands.parsing import parse, parse_and_run
+from drp_hf.commands.prune import REPLIES
 from drp_hf.commands.sft import SFTArguments, is_same_student
 from drp_hf.commands.training import is_trained, last_complete_checkpoint, tell_kept
 from drp_hf.errors import DRPError
 from drp_hf.hub.publication import PushOptions, check_target
 from drp_hf.hub.remote import Remote, in_one_sentence
 from drp_hf.servers import client_options
+from drp_hf.store import RowStore
+from drp_hf.teachers.asking import Replies, Tally
 from recipes.experiment.plan import print_plan
 from recipes.experiment.stages import PYTHON, read_settings, run_stage
 
@@ -141,13 +144,23 @@ def training_launcher(gpus: int) -> tuple[str, ...]:
 def check_answered(corpus: Path) -> None:
     """Refuses a corpus in which requests were given up that may be answered yet.
 
-    What is asked once more with no success at all is taken as it is.
+    What is asked once more with no success at all is taken as it is, where others were answered.
 
     Raises:
         DRPError: there are such requests.
     """
-    made = json.loads((corpus / "run.json").read_text(encoding="utf-8"))["measured"]
-    if made["unanswered"] and made["output_tokens"]:
+    info = json.loads((corpus / "run.json").read_text(encoding="utf-8"))
+    made = info["measured"]
+    if not made["unanswered"]:
+        return
+    with RowStore(corpus / REPLIES) as store:
+        answered = Replies(store, info["config"]["model"], Tally()).exist()
+    if not answered:
+        raise DRPError(
+            f"{corpus}: the teacher has answered nothing, so that others decide everywhere: mend what the column "
+            f"'reason' in {corpus / 'raw'} says, and give the same command again."
+        )
+    if made["output_tokens"]:
         raise DRPError(
             f"{corpus}: {made['unanswered']} requests to the teacher were given up, so that others decide there: give "
             "the same command again, which asks these alone; what is done is kept."
