@@ -214,6 +214,7 @@ def test_a_corpus_of_the_hub_cannot_be_pushed(place):
 
 def test_command_and_method_are_one(place, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     heldout = str(place / "heldout.jsonl")
     arguments = ["drp push corpus", str(place / "corpus"), "--repo-id", "somebody/sums", "--dry-run"]
     monkeypatch.setattr("sys.argv", [*arguments, "--license", "mit", "--contamination", heldout])
