@@ -5,17 +5,15 @@ What is no name of the registry is read as problems of one's own (`drp_hf.corpus
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from drp_hf.errors import DRPError
+from drp_hf.golds import gold_text
 from drp_hf.records import Problem
 from drp_hf.store import content_key
-
-WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
 @dataclass(frozen=True)
@@ -40,17 +38,10 @@ class Benchmark:
         return content_key([[problem.question, problem.answer] for problem in self.problems])[:16]
 
 
-def bare_number(value: Any) -> str:
-    """An answer as text; a whole number without its decimals (`27.0` is `27`)."""
-    text = str(value).strip()
-    whole = WHOLE.fullmatch(text)
-    return whole[1] if whole else text
-
-
 def after_hashes(value: str) -> str:
-    """What stands behind a GSM8K solution's last `####`, without thousands separators; empty without one."""
+    """What stands behind a GSM8K solution's last `####`; empty without one."""
     _, hashes, answer = value.rpartition("####")
-    return answer.strip().replace(",", "") if hashes else ""
+    return gold_text(answer) if hashes else ""
 
 
 def joined(parts: Sequence[str]) -> str:
@@ -76,7 +67,7 @@ class HubBenchmark:
     answer: str
     config: str | None = None
     split: str = "test"
-    gold: Callable[[Any], str] = bare_number
+    gold: Callable[[Any], str] = gold_text
 
     def problem(self, row: Mapping[str, Any]) -> Problem:
         """The problem of a row as the Hub has it.

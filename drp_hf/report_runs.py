@@ -45,8 +45,8 @@ class Benchmark:
         name: the benchmark.
         runs: the baseline, the other runs as they were given, and for each model with several of them all together.
         missing: names of runs that have no answers to it.
-        headline: the run whose change the page is headed with: the first one after the baseline, pooled with its
-            other seeds if it has any; None where there is but the baseline.
+        headline: the run whose change the page is headed with: the first one after the baseline that has answers to
+            it, pooled with its other seeds if it has any; None where there is but the baseline.
     """
 
     name: str

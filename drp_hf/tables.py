@@ -7,6 +7,7 @@ source (not found, not JSON, invalid UTF-8) is one sentence that names file and 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,11 @@ def _parse(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
         ) from error
     except (json.JSONDecodeError, RecursionError) as error:
         raise DRPError(f"{path} row {number} is not JSON ({error}): write one object a line.") from error
+    except ValueError as error:  # Python turns no more digits into a number
+        raise DRPError(
+            f"{path} row {number} holds a number of more than {sys.get_int_max_str_digits()} digits: write it in "
+            "quotes, or drop the row."
+        ) from error
     if not isinstance(row, dict):
         raise DRPError(
             f"{path} row {number} is not a JSON object but a {type(row).__name__}: write one object a line."
@@ -126,10 +132,25 @@ def _open_parquet(path: Path) -> Table:
         for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(batch_size=BATCH, columns=columns):
             for row in batch.to_pylist():
                 number += 1
-                yield number, row
+                yield number, as_written(row)
 
     schema = file.schema_arrow
+    as_written = _as_written(schema)
     return Table(str(path), schema.names, schema, file.metadata.num_rows, rows)
+
+
+def _as_written(schema: pa.Schema) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """What gives numbers of 16 or 32 bits their shortest digits back: as one of 64 bits 0.1 is 0.10000000149011612."""
+    import pyarrow as pa
+
+    kinds = (pa.types.is_float16, pa.types.is_float32)
+    short = {field.name: field.type.to_pandas_dtype() for field in schema if any(kind(field.type) for kind in kinds)}
+
+    def rewritten(row: dict[str, Any]) -> dict[str, Any]:
+        fractions = {name: row[name] for name in short if row.get(name) is not None and not row[name].is_integer()}
+        return row | {name: float(str(short[name](value))) for name, value in fractions.items()}
+
+    return rewritten if short else lambda row: row
 
 
 def _open_data_set(source: str | Path, split: str | None) -> dict[str, Table]:
@@ -154,7 +175,8 @@ def _open_data_set(source: str | Path, split: str | None) -> dict[str, Table]:
             raise DRPError(f"{title} is empty: give a data set with at least one row.")
 
         def rows(columns: Sequence[str] | None = None, data_set: Dataset = data_set) -> Iterator[tuple[int, Any]]:
-            return enumerate(data_set.select_columns(list(columns)) if columns else data_set, 1)
+            chosen = data_set.select_columns(list(columns)) if columns else data_set
+            return enumerate(map(_as_written(chosen.features.arrow_schema), chosen), 1)
 
         schema = data_set.features.arrow_schema
         tables[name] = Table(title, schema.names, schema, len(data_set), rows)

@@ -10,8 +10,11 @@ import pytest
 from datasets import Dataset
 from loopback_hub import LoopbackHub
 
-from drp_hf.benchmarks import BENCHMARKS, after_hashes, bare_number, joined, read_benchmark, read_benchmarks
+from drp_hf.benchmarks import BENCHMARKS, after_hashes, joined, read_benchmark, read_benchmarks
+from drp_hf.corpus.reading import read_problems
 from drp_hf.errors import DRPError
+from drp_hf.golds import gold_text
+from drp_hf.outputs import read_outputs
 from drp_hf.records import Problem
 
 # Rows as the data sets of the Hub have them, and what becomes of them.
@@ -64,17 +67,29 @@ def test_rows_of_the_hub_become_problems(name):
 
 
 def test_bare_answers():
-    assert [bare_number(value) for value in (27.0, 27, "27.0", "27.50", "-3.00", "2.0 m")] == [
-        "27",
-        "27",
-        "27",
-        "27.50",
-        "-3",
-        "2.0 m",
+    values = (27.0, 27, 1e16, "27.0", "27.50", "-3.00", "2.0 m", "57,500", "-1,234,567.0", "1,2", "(1,000)", " x ")
+    assert [gold_text(value) for value in values] == [
+        *("27", "27", "10000000000000000", "27", "27.50", "-3", "2.0 m"),
+        *("57500", "-1234567", "1,2", "(1,000)", "x"),
     ]
+    assert gold_text(None) == gold_text(float("nan")) == ""
     assert after_hashes("so #### 1 or #### 1,000,000 ") == "1000000"
     assert after_hashes("no answer") == ""
     assert joined(["He said:", "How many?"]) == "He said: How many?"
+
+
+def test_questions_of_gsm8k_are_the_same_wherever_they_are_read(tmp_path, shared_data):
+    lines = (shared_data / "problems" / "gsm8k_test.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [{"question": row["question"], "answer": row["solution"]} for row in map(json.loads, lines)]
+    of_hub = [BENCHMARKS["gsm8k"].problem(row) for row in rows]
+    arguments = {"gen_args_0": {"arg_0": "…", "arg_1": {"max_gen_toks": 400}}}
+    lm_eval = [{"doc": row, "target": row["answer"], "arguments": arguments, "resps": [["18"]]} for row in rows]
+    samples = tmp_path / "samples_gsm8k_2026-11-25.jsonl"
+    samples.write_text("".join(json.dumps(row) + "\n" for row in lm_eval), encoding="utf-8")
+    own = [asdict(problem) | {"answer": f"{int(problem.answer):,}.0"} for problem in of_hub]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own), encoding="utf-8")
+    assert [Problem(output.question, *output.golds) for output in read_outputs(str(samples)).read()] == of_hub
+    assert read_problems(tmp_path / "own.jsonl") == of_hub
 
 
 def test_every_benchmark_comes_from_the_hub(tmp_path):

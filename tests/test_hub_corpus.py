@@ -214,6 +214,7 @@ def test_a_corpus_of_the_hub_cannot_be_pushed(place):
 
 def test_command_and_method_are_one(place, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     heldout = str(place / "heldout.jsonl")
     arguments = ["drp push corpus", str(place / "corpus"), "--repo-id", "somebody/sums", "--dry-run"]
     monkeypatch.setattr("sys.argv", [*arguments, "--license", "mit", "--contamination", heldout])
@@ -265,6 +266,43 @@ for name, options in (
     assert "The corpus is not compared with svamp: the benchmark svamp cannot be loaded" in result.stderr
     assert b"**Not checked**, as they could not be read: svamp." in files["README.md"]
     assert len([name for name in files if name.startswith("steps/train-")]) > 1 and repository.private
+
+
+def test_the_name_takes_a_revision(tmp_path):
+    code = """
+import sys
+import datasets
+import pyarrow.parquet as pq
+from huggingface_hub import CommitOperationAdd, HfApi
+import drp_hf
+
+name, sft = "drp_hf/gsm8k_pruned", "sft/train.parquet"
+api = HfApi()
+api.create_tag(name, tag="v1", repo_type="dataset")
+api.create_branch(name, branch="runs/one", repo_type="dataset")
+pq.write_table(pq.read_table(f"{sys.argv[1]}/{sft}").slice(0, 2), "rows.parquet")
+first = api.repo_info(name, repo_type="dataset").sha
+api.create_commit(name, [CommitOperationAdd(sft, "rows.parquet")], commit_message="Fewer", repo_type="dataset")
+for revision in (None, "v1", "runs/one", first):
+    loaded = datasets.load_dataset(name, split="train", revision=revision)
+    stream = datasets.load_dataset(name, split="train", streaming=True, revision=revision)
+    print(len(loaded), len(list(stream)))
+for options in ({"revision": "v2"}, {"revision": "v1", "data_dir": sys.argv[1]}):
+    try:
+        datasets.load_dataset(name, **options)
+    except ValueError as error:
+        print(error)
+"""
+    with LoopbackHub({NAME: SAMPLE_DIR}) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "hf")}
+        environment |= {"PYTHONPATH": str(Path(__file__).parents[1])}
+        command = [sys.executable, "-c", code, str(SAMPLE_DIR)]
+        result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    *rows, unknown, twice = result.stdout.splitlines()
+    assert rows == ["2 2", "12 12", "12 12", "12 12"]
+    assert unknown.startswith("drp_hf/gsm8k_pruned@v2 cannot be loaded from the Hub (")
+    assert twice.startswith("drp_hf/gsm8k_pruned takes data_dir or revision")
 
 
 def test_flags(place):

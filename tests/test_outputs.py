@@ -286,7 +286,7 @@ def test_whole_numbers_may_be_written_with_a_point_and_half_a_surrogate_pair_is_
         ({"question": "2 + 3?", "output": "5"}, r"row 2 has no field 'answer'"),
         (ROW | {"question": "  "}, r"row 2: the field 'question' is empty"),
         (ROW | {"answer": []}, r"row 2: the field 'answer' is empty"),
-        (ROW | {"answer": ""}, r"row 2: the field 'answer' is empty"),
+        *((ROW | {"answer": none}, r"row 2: the field 'answer' is empty") for none in ("", None, float("nan"))),
         (
             ROW | {"answer": {"value": 5}},
             r"row 2: the field 'answer' holds \{'value': 5\}, it must be a text or a num",
@@ -314,7 +314,8 @@ def test_what_holds_no_outputs_is_named(tmp_path):
 
 
 def test_golds_are_bare():
-    assert bare_golds(["18", 18, 18.5], "f row 1", "answer") == ("18", "18.5")
+    assert bare_golds(["18", 18, 18.0, "18.0", 18.5], "f row 1", "answer") == ("18", "18.5")
+    assert bare_golds(["57,500", r"\boxed{57,500}", "So 57,500\n#### 57,500"], "f row 1", "answer") == ("57500",)
     assert bare_golds("The total is 3.\nTwice that is 6.", "f row 1", "answer") == ("6",)
     assert bare_golds(" Evelyn ", "f row 1", "answer") == ("Evelyn",)
 

@@ -299,6 +299,10 @@ def test_nothing_else_is_written_over(tmp_path, monkeypatch, capsys):
     assert drp(monkeypatch, capsys, TRACES, "--output-dir", tmp_path / "corpus")[0] == 0
     for traces in ("raw/train.parquet", "raw"):
         assert "would be written over" in refused(tmp_path / "corpus" / traces, tmp_path / "corpus")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_bytes(TRACES.read_bytes())
+    for inside in ("set", "set/corpus"):
+        assert "would be read as traces" in refused(tmp_path / "set", tmp_path / inside)
 
 
 def test_a_part_of_a_split_has_its_name(tmp_path, monkeypatch, capsys):

@@ -84,12 +84,17 @@ def test_the_same_push_again_makes_no_commit(hub, files):
     assert all(request.startswith("GET") for request in hub.requests), hub.requests
 
 
-def test_what_differs_is_sent_and_what_is_gone_is_deleted(hub, files):
+def test_what_differs_is_sent_and_what_is_gone_is_deleted(hub, files, capsys):
     push(hub, files)
     hub.reset()
+    assert "delete" not in capsys.readouterr().out
     less = {path: file for path, file in files.items() if not path.startswith("small/1")}
     changed = {**less, "large/0.model": b"\0new", "README.md": CARD + b"More.\n"}
+    gone = f"8 files of the repository: {', '.join(f'small/1{number}.json' for number in range(8))}\n"
+    push(hub, changed, dry_run=True)
+    assert f"this would delete {gone}" in capsys.readouterr().out and holds(hub.repository(REPO), files)
     push(hub, changed)
+    assert capsys.readouterr().out == f"this deletes {gone}"
     assert holds(hub.repository(REPO), changed) and len(hub.repository(REPO).commits) == 3
     assert sum(request.startswith("PUT /uploads") for request in hub.requests) == 1
 

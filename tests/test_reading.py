@@ -80,6 +80,16 @@ def test_parquet_with_other_columns_and_integer_answers(tmp_path):
     assert second.problem == "the answer is empty" and second.location == f"{path} row 2"
 
 
+def test_short_floats_are_as_they_were_written(tmp_path):
+    (tmp_path / "set").mkdir()
+    for kind in (pa.float32(), pa.float16()):
+        answers = pa.array([0.1, None, 65504], kind)
+        texts = {"question": ["a", "b", "c"], "reasoning": ["r"] * 3, "response": ["s"] * 3}
+        pq.write_table(pa.table({**texts, "answer": answers}), tmp_path / "set" / "train.parquet")
+        for source in (tmp_path / "set" / "train.parquet", tmp_path / "set"):
+            assert [reading.trace.answer for reading in readings(source)] == ["0.1", "", "65504"]
+
+
 def test_a_folder_gives_its_splits(tmp_path):
     (tmp_path / "set").mkdir()
     write(tmp_path / "set" / "train.jsonl", ROW, ROW)
@@ -142,6 +152,7 @@ def test_outputs_that_cannot_be_split(tmp_path, output, problem):
         ({"response": "<think>"}, "think tags inside the reasoning or the response"),
         ({"reasoning": " \n"}, "the reasoning is empty"),
         ({"answer": None}, "the answer is empty"),
+        ({"answer": float("nan")}, "the answer is empty"),
         ({"question": ""}, "the question is empty"),
         ({"reasoning": "\ud83d"}, "the field 'reasoning' holds half of a surrogate pair"),
     ],
@@ -177,6 +188,7 @@ def test_a_row_of_5_mb_is_rejected_without_its_text(tmp_path):
         ([{**ROW, "reasoning": 5}], "t.jsonl row 1: the field 'reasoning' holds 5, it must be text."),
         ([ROW, "{'question': 1}"], "t.jsonl row 2 is not JSON (Expecting property name enclosed in double quotes"),
         ([ROW, "[" * 100_000], "t.jsonl row 2 is not JSON (maximum recursion depth exceeded"),
+        ([ROW, f'{{"answer": {"7" * 5000}}}'], "t.jsonl row 2 holds a number of more than 4300 digits: write it in"),
         (["[1, 2]"], "t.jsonl row 1 is not a JSON object but a list: write one object a line."),
         (
             [ROW, b'{"question": "\xff"}'],
@@ -230,8 +242,9 @@ def test_other_mistakes(tmp_path):
         read_traces(path, "test")
     with pytest.raises(DRPError, match="unknown ending"):
         read_traces(path.rename(tmp_path / "t.csv"))
-    with pytest.raises(DRPError, match="p.jsonl row 1: the field 'answer' is empty"):
-        read_problems(write(tmp_path / "p.jsonl", {"question": "2 + 3?", "answer": " "}))
+    for none in (" ", None, float("nan")):
+        with pytest.raises(DRPError, match="p.jsonl row 1: the field 'answer' is empty"):
+            read_problems(write(tmp_path / "p.jsonl", {"question": "2 + 3?", "answer": none}))
     (tmp_path / "set").mkdir()
     for split in ("train", "test"):
         write(tmp_path / "set" / f"{split}.jsonl", ROW)

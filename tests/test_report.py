@@ -476,6 +476,24 @@ def test_tiles(page, data):
     assert "14 accepted" in tiles[2] and "of 15" in tiles[2]
 
 
+def test_a_tile_says_whose_figures_it_has_where_they_are_of_another_run_than_the_heading(tmp_path):
+    has = {"base": ("own", "gsm8k", "svamp"), "first": ("gsm8k",), "second": ("gsm8k", "svamp")}
+    for number, (name, benchmarks) in enumerate(has.items()):
+        output = f"<think>\n{'so ' * 9 * number}</think>\nThe answer is 1."
+        write_run(tmp_path / name, name, [(of, problem, 0, output) for of in benchmarks for problem in PROBLEMS[:3]])
+    folders = [tmp_path / name for name in has]
+    page = Page(write_report(tmp_path / "report.html", folders))
+    (heading,) = (" ".join(header.text.split()) for header in page.find("header"))
+    assert "Before: base. After: first." in heading
+    own, gsm8k, svamp = (" ".join(tile.text.split()) for tile in page.find("div", "tile"))
+    assert "own 3 questions tokens" in own and "before" not in own and "after" not in own
+    assert "gsm8k 3 questions tokens" in gsm8k and "after:" not in gsm8k
+    assert "svamp 3 questions, after: second tokens" in svamp
+    for tile, name, benchmark in ((gsm8k, "first", "gsm8k"), (svamp, "second", "svamp")):
+        results = json.loads((tmp_path / name / "results.json").read_text())["benchmarks"][benchmark]
+        assert f"after {results['mean_tokens']:,.1f}" in tile
+
+
 def test_published_points_stand_only_where_they_belong(page):
     captions = [caption.text for caption in page.find("caption")]
     assert captions.count("Published by others, not measured here") == 1

@@ -79,6 +79,23 @@ def test_outputs_longer_than_their_limit_raise_a_doubt(tmp_path, capsys):
     assert "1 of 1 outputs are longer than the limit at which they were cut" in capsys.readouterr().err
 
 
+def test_a_limit_that_is_given_raises_the_doubt_too(tmp_path, capsys):
+    file = write(tmp_path / "t.jsonl", row("2 + 3?", 5, 5))
+    score(file, output_dir=str(tmp_path / "run"), tokenizer="smollm2-embedded", max_tokens=10)
+    assert "1 of 1 outputs are longer than the limit at which they were cut" in capsys.readouterr().err
+
+
+def test_a_cut_output_that_counts_a_little_less_is_no_finished_one(tmp_path, smollm2_tokenizer):
+    ids = smollm2_tokenizer("So the total is 9 + 9 = 18.\n\nWait")["input_ids"]
+    limit = len(ids) - 1
+    cut = smollm2_tokenizer.decode(ids[:limit])
+    assert len(smollm2_tokenizer(cut)["input_ids"]) < limit  # two line ends are one token where nothing follows them
+    rows = [{"question": text, "answer": 18, "output": text} for text in (cut, "So it is 18.")]
+    file = write(tmp_path / "t.jsonl", *rows)
+    score(file, output_dir=str(tmp_path / "run"), tokenizer="smollm2-embedded", max_tokens=limit)
+    assert [row["finished"] for row in answers(tmp_path / "run")] == [False, True]
+
+
 def test_without_a_tokenizer_counts_must_be_there(tmp_path):
     with pytest.raises(DRPError, match=r"row 1 has no count of its tokens: name the model's tokenizer"):
         score(SAMPLES, output_dir=str(tmp_path / "run"))

@@ -80,6 +80,7 @@ HARMLESS = [
     "AKIAIOSFODNN7EXAMPLE",
     "postgres://user:password@localhost/db, https://<user>:<token>@host, http://127.0.0.1:8000/v1",
     "/home/user/data, /Users/<name>/, /home/$USER/x, https://drp.org/home/about, drp.org/Users/guide, ~/home/x",
+    "https://пример.рф/home/about, https://drp.org/wiki/家/home/about, 家/home, https://drp.org/%E5%AE%B6/home/a",
     "the square/root/of 2, f(x) = x/root/2",
     '"eos_token": "<|im_end|>", "max_tokens": 4096, "pad_token_id": 2, tokens = 100200300400500600700',
     "the secret: multiply both sides, then token=3, password: unknown, Password = correct",
@@ -93,11 +94,26 @@ HARMLESS = [
 @pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: secret[:12])
 @pytest.mark.parametrize(
     "around",
-    ["{}", "so {} is it", '"{}"', "({}),", "first\\n{}\\nlast", "\\u0022{}\\u0022", "={}/x", "file {}/x.json"],
+    [
+        "{}",
+        "so {} is it",
+        '"{}"',
+        "({}),",
+        "first\\n{}\\nlast",
+        "\\u0022{}\\u0022",
+        "={}/x",
+        "file {}/x.json",
+        "是{}里",
+    ],
 )
 def test_every_kind_is_found_wherever_it_stands(secret, around):
     ((kind, found),) = find_secrets(around.format(secret))
     assert kind == SECRETS[secret] and found == secret
+
+
+@pytest.mark.parametrize("secret", [TOKEN, "/home/" + "ada"])
+def test_what_an_address_escapes_ends_before_a_secret(secret):
+    assert [found for _, found in find_secrets(f"https://drp.org/?to%3D{secret}&x=1")] == [secret]
 
 
 def test_a_path_that_climbs_is_found():

@@ -266,6 +266,10 @@ def check_output_dir(output_dir: Path, traces: Path) -> None:
     if not (output_dir / STORE).exists() and (found := [file for name in written for file in output_dir.glob(name)]):
         raise DRPError(f"{found[0]} is there already, and of no corpus made here: give another output_dir.")
     source = traces.resolve()
+    if source.is_dir() and output_dir.resolve().is_relative_to(source):
+        raise DRPError(
+            f"{output_dir} is inside {traces}, and would be read as traces next time: give another output_dir."
+        )
     if {(output_dir / view).resolve() for view in VIEWS} & {source, source.parent}:
         raise DRPError(f"{traces} would be written over: give another output_dir.")
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import datasets.load
 from datasets.data_files import DataFilesDict
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from drp_hf.hub.publication import Published
 
 NAME = "drp_hf/gsm8k_pruned"
+REPOSITORY = f"hf://datasets/{NAME}"
 SAMPLE = "sample"
 SAMPLE_DIR = Path(__file__).parent / SAMPLE
 
@@ -88,21 +92,23 @@ class PrunedCorpus(Parquet):
 def _data_files(view: str, data_dir: str | None, download_config: DownloadConfig) -> DataFilesDict:
     if view == SAMPLE:
         return _find(str(SAMPLE_DIR), DEFAULT_VIEW, download_config)
-    if data_dir is None:
+    folder = REPOSITORY if data_dir is None else str(data_dir)
+    if folder.partition("@")[0] == REPOSITORY:
         try:
-            return _find(f"hf://datasets/{NAME}", view, download_config)
-        except Exception as error:  # offline, unreachable, no such repository, no permission
+            return _find(folder, view, download_config)
+        except Exception as error:  # offline, unreachable, no such repository or revision, no permission
             cause = " ".join(str(error).split()) or type(error).__name__
+            name = folder.removeprefix("hf://datasets/")
             raise DRPError(
-                f"{NAME} cannot be loaded from the Hub ({cause}); two ways work offline: "
+                f"{name} cannot be loaded from the Hub ({cause}); two ways work offline: "
                 f'load_dataset("{NAME}", data_dir=FOLDER) with a folder that `drp prune` wrote, and '
                 f'load_dataset("{NAME}", "{SAMPLE}") for the small corpus that comes with the package.'
             ) from error
     try:
-        return _find(str(data_dir), view, download_config)
+        return _find(folder, view, download_config)
     except FileNotFoundError as error:
         raise DRPError(
-            f"{data_dir} is no corpus folder (no {view_file(view, '<split>')} in it): "
+            f"{folder} is no corpus folder (no {view_file(view, '<split>')} in it): "
             "give data_dir the folder that `drp prune` wrote."
         ) from error
 
@@ -137,8 +143,26 @@ class _ModuleFactory(datasets.load.PackagedDatasetModuleFactory):
         return datasets.load.DatasetModule(module, digest, {"data_files": DataFilesDict(), "dataset_name": NAME})
 
 
+def _with_revision(module_factory: Callable[..., datasets.load.DatasetModule]) -> Callable[..., Any]:
+    """Lets `revision` choose a commit, branch or tag of `NAME`: the library gives its own builders none."""
+
+    @wraps(module_factory)
+    def dataset_module_factory(
+        path: str, revision: Any = None, *args: Any, data_dir: str | None = None, **options: Any
+    ) -> datasets.load.DatasetModule:
+        module = module_factory(path, revision, *args, data_dir=data_dir, **options)
+        if path == NAME and revision is not None:
+            if data_dir is not None:
+                raise DRPError(f"{NAME} takes data_dir or revision: a folder of the Hub's can end in @{revision}.")
+            module.builder_kwargs["data_dir"] = f"{REPOSITORY}@{quote(str(revision), safe='')}"
+        return module
+
+    return dataset_module_factory
+
+
 def register() -> None:
     """Makes `load_dataset` know `drp_hf/gsm8k_pruned`."""
     source = inspect.getsource(sys.modules[__name__]).splitlines()
     _PACKAGED_DATASETS_MODULES[NAME] = (__name__, _hash_python_lines(source))
     datasets.load.PackagedDatasetModuleFactory = _ModuleFactory
+    datasets.load.dataset_module_factory = _with_revision(datasets.load.dataset_module_factory)

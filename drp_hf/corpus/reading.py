@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from drp_hf.errors import DRPError
+from drp_hf.golds import gold_text
 from drp_hf.records import THINK_CLOSE, THINK_OPEN, Problem, Trace
 from drp_hf.tables import Table, open_tables
 
@@ -100,10 +101,11 @@ def read_problems(source: str | Path, split: str | None = None) -> list[Problem]
     (table,) = tables.values()
     problems = []
     for number, row in table.rows():
+        problem = Problem((row["question"] or "").strip(), gold_text(row["answer"]))
         for field in PROBLEM_FIELDS:
-            if row[field] is None or not str(row[field]).strip():
+            if not getattr(problem, field):
                 raise DRPError(f"{table.name} row {number}: the field {field!r} is empty; fill it or drop the row.")
-        problems.append(Problem(str(row["question"]).strip(), _text(row["answer"]).strip()))
+        problems.append(problem)
     return problems
 
 
@@ -134,13 +136,9 @@ def split_output(output: str) -> tuple[str, str, str]:
     return "", output.strip(), problem
 
 
-def _text(value: object) -> str:
-    """A field as text. Whole numbers become floats where a table lacks one of them: `7.0` is 7."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 def _reading(location: str, row: Mapping[str, Any]) -> Reading:
-    values = {name: "" if row.get(name) is None else _text(row[name]) for name in (*TRACE_FIELDS, "output", "model")}
+    values = {name: row.get(name) for name in (*TRACE_FIELDS, "output", "model")}
+    values = {name: value if isinstance(value, str) else gold_text(value) for name, value in values.items()}
     size = sum(map(len, values.values()))
     if size > MAX_CHARACTERS:
         short = {name: values[name] for name in ("question", "answer", "model") if len(values[name]) < 10_000}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 import yaml
-from huggingface_hub import CardData, CommitOperationAdd, HfApi, RepoCard
+from huggingface_hub import CardData, CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from rich.console import Console
@@ -63,7 +64,8 @@ class PushOptions:
         > Parameters that control where it goes
 
         repo_id (`str`):
-            The repository (`owner/name`); a private one is made where there is none.
+            The repository (`owner/name`), which then holds what is published and nothing else; a private one is made
+            where there is none.
         revision (`str`, *optional*):
             A branch to publish on, made from `main` where there is none. If not given, `main`.
         create_pr (`bool`, *optional*, defaults to `False`):
@@ -79,13 +81,18 @@ class PushOptions:
         allow (`list[str]`, *optional*):
             Texts that are no secrets and no names of private persons, though they look so.
         dry_run (`bool`, *optional*, defaults to `False`):
-            Show the files, their sizes and the card, and send nothing.
+            Show the files, their sizes, the card, and what would be deleted, and send nothing.
     """
 
     make_public: ClassVar[str] = "set public (--public)"
     """How users say that everybody may read it."""
 
-    repo_id: str = field(metadata={"help": "The repository (owner/name); a private one is made if there is none."})
+    repo_id: str = field(
+        metadata={
+            "help": "The repository (owner/name), which then holds what is published and nothing else; a private one "
+            "is made if there is none."
+        }
+    )
     public: bool = field(default=False, metadata={"help": "Let everybody read it, once the commit is there."})
     create_pr: bool = field(default=False, metadata={"help": "Open a pull request with the commit."})
     revision: str | None = field(default=None, metadata={"help": "A branch to publish on, made if there is none."})
@@ -125,6 +132,9 @@ def publish(publication: Publication, options: PushOptions, api: HfApi | None = 
     remote = Remote(api or HfApi(), options.repo_id, publication.repo_type)
     if options.dry_run:
         show(publication, remote.url)
+        with suppress(*NO_ANSWER):  # no such repository, or none that one may see from here
+            branch = options.revision or "main"
+            _show_deleted(remote.others(publication.files, branch if remote.info(branch) else "main"), "would delete")
         return Published(remote.url, None, changed=False)
     with in_one_sentence(options.repo_id):
         return _push(publication, options, remote)
@@ -200,6 +210,8 @@ def _push(publication: Publication, options: PushOptions, remote: Remote) -> Pub
         raise DRPError(f"the tag {options.tag} of {options.repo_id} names another commit already: choose another tag.")
     url = remote.url
     if operations:
+        gone = [operation.path_in_repo for operation in operations if isinstance(operation, CommitOperationDelete)]
+        _show_deleted(gone, "deletes")
         remote.upload(operations, branch, options.create_pr)
         try:
             url, head = remote.commit(operations, publication.message, branch, head, options.create_pr)
@@ -214,6 +226,14 @@ def _push(publication: Publication, options: PushOptions, remote: Remote) -> Pub
     if options.public and private and not options.create_pr:
         remote.open_to_all()
     return Published(url, head, changed=bool(operations))
+
+
+def _show_deleted(files: Sequence[str], what: str) -> None:
+    if files:
+        said = (
+            f"this {what} {len(files)} {'file' if len(files) == 1 else 'files'} of the repository: {', '.join(files)}"
+        )
+        Console().print(said, soft_wrap=True, markup=False, highlight=False)
 
 
 def _open(publication: Publication, options: PushOptions, remote: Remote) -> bool:

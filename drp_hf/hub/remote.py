@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha1
@@ -80,12 +80,19 @@ class Remote:
 
     def differences(self, files: list[CommitOperationAdd], revision: str) -> list[Operation]:
         """What has to change until a revision holds these files and no others."""
-        tree = self.api.list_repo_tree(self.repo_id, recursive=True, revision=revision, repo_type=self.repo_type)
-        there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+        there = self._files(revision)
         compared = tqdm(files, desc="compare with the Hub", unit="file", delay=2)
         additions = [file for file in compared if not _same(file, there.get(file.path_in_repo))]
-        gone = there.keys() - {file.path_in_repo for file in files} - {KEPT}
-        return [*additions, *(CommitOperationDelete(path) for path in sorted(gone))]
+        gone = _others(there, (file.path_in_repo for file in files))
+        return [*additions, *map(CommitOperationDelete, gone)]
+
+    def others(self, files: Iterable[str], revision: str) -> list[str]:
+        """What a revision holds besides these files, and would no longer hold with them alone."""
+        return _others(self._files(revision), files)
+
+    def _files(self, revision: str) -> dict[str, RepoFile]:
+        tree = self.api.list_repo_tree(self.repo_id, recursive=True, revision=revision, repo_type=self.repo_type)
+        return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
     def pull_request(self, files: list[CommitOperationAdd], message: str) -> tuple[str, str] | None:
         """Address and commit of an open pull request of that title that brings just these files; None if none does."""
@@ -127,6 +134,10 @@ class Remote:
             create_pr=create_pr,
         )
         return made.pr_url or self.url, made.oid
+
+
+def _others(there: Iterable[str], files: Iterable[str]) -> list[str]:
+    return sorted({*there} - {*files} - {KEPT})
 
 
 def _same(new: CommitOperationAdd, old: RepoFile | None) -> bool:

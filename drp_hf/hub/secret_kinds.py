@@ -1,8 +1,9 @@
 """What must never be published, and how it looks: keys, passwords, home folders, e-mail addresses.
 
-Every kind is one regular expression, written so that Arrow (RE2) and Python read it alike: Arrow goes through millions
-of texts at once and says which of them hold something, and Python says what it is in those. What a regular expression
-cannot say, a check does: that a key is random, not `hf_xxxxxxxx`, and that a password is no variable's name.
+Every kind is one regular expression, written so that Arrow (RE2) and Python read it alike, of ASCII words: Arrow goes
+through millions of texts at once and says which of them hold something, and Python says what it is in those. What a
+regular expression cannot say, a check does: that a key is random, not `hf_xxxxxxxx`, and that a password is no name of
+a variable.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Kind:
     regex: re.Pattern[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "regex", re.compile(self.pattern))
+        object.__setattr__(self, "regex", re.compile(self.pattern, re.ASCII))
 
 
 def find_secrets(text: str) -> Iterator[tuple[str, str]]:
@@ -59,17 +60,21 @@ def _secret(match: re.Match[str]) -> str:
 
 # ------------------------------------------------------------------------------------------------------- checks
 
-_ESCAPE = re.compile(r"\\(?:[bfnrtv]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})\Z")
-"""The end of `\\n` and the like, as JSON and programs write it: no part of the word that follows."""
+_ESCAPE = re.compile(r"(?:\\(?:[bfnrtv]|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2})|%(?:[02][0-9a-fA-F]|3[a-fA-F]))\Z")
+"""The end of `\\n`, `%3D` and the like, as JSON, programs and addresses write it: no part of the word that follows."""
+_IN_ADDRESS = re.compile(r"://[\w.~%/?=&#:-]*\Z")
 
 
 def _begins_here(match: re.Match[str], also_not: str = "") -> bool:
-    """Whether a word begins at a match, and not in the middle of another."""
+    """Whether a word begins at a match, and not in the middle of another.
+
+    Letters that are not ASCII are of no key: Chinese and Japanese have no space between such a letter and a key.
+    """
     start = match.start()
     if start == 0:
         return True
     before = match.string[start - 1]
-    if not (before.isalnum() or before in also_not):
+    if not ((before.isascii() and before.isalnum()) or before in also_not):
         return True
     return _ESCAPE.search(match.string[max(0, start - 6) : start]) is not None
 
@@ -126,6 +131,8 @@ _NOBODY = frozenset(
 def _is_path(match: re.Match[str]) -> bool:
     """Whether a path begins at the root of a machine, and not at a web site's."""
     before = match.string[max(0, match.start() - 7) : match.start()]
+    if before[-1:].isalnum() and not before[-1:].isascii():  # https://пример.рф/home/about is no path
+        return _IN_ADDRESS.search(match.string[max(0, match.start() - 200) : match.start()]) is None
     return before.endswith(("file://", "..")) or _begins_here(match, ".:/~")
 
 

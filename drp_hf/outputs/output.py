@@ -10,6 +10,7 @@ from typing import Any
 
 from drp_hf.answers import extract_answer, stated_answer
 from drp_hf.errors import DRPError
+from drp_hf.golds import gold_text
 from drp_hf.tables import JSON_LINES
 
 LONGEST_BARE = 200
@@ -68,7 +69,8 @@ def bare_golds(value: Any, where: str, field: str) -> tuple[str, ...]:
     """The bare answers in a gold field: a text, a number, or a list of them.
 
     What a whole solution states (`\\boxed{18}`, "… #### 18", "the answer is 18") is taken from it; of several lines
-    that state nothing, the final answer as of an output. A matrix or list over several lines is an answer.
+    that state nothing, the final answer as of an output. A matrix or list over several lines is an answer. Whole
+    numbers are written alike (`gold_text`).
 
     Raises:
         DRPError: there is none.
@@ -76,13 +78,13 @@ def bare_golds(value: Any, where: str, field: str) -> tuple[str, ...]:
     values = value if isinstance(value, list | tuple) else [value]
     golds = []
     for one in values:
-        if isinstance(one, bool) or not isinstance(one, str | int | float):
+        if isinstance(one, bool) or not isinstance(one, str | int | float | None):
             raise DRPError(f"{where}: the field {field!r} holds {one!r:.60}, it must be a text or a number.")
-        text = str(one).strip()
+        text = gold_text(one)
         gold = stated_answer(text) or (extract_answer(text) if _is_solution(text) else None) or text
         if not gold:
             raise DRPError(f"{where}: the field {field!r} is empty; fill it or drop the row.")
-        golds.append(whole(gold))
+        golds.append(gold_text(whole(gold)))
     if not golds:
         raise DRPError(f"{where}: the field {field!r} is empty; fill it or drop the row.")
     return tuple(dict.fromkeys(golds))
