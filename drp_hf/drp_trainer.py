@@ -150,6 +150,7 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
     stage = "sft"
     _tag_names = ["trl", "sft", "drp"]
     _name = "DRP"
+    _sampler: SeededLengthGroupedSampler | None = None
 
     def __init__(
         self,
@@ -320,7 +321,15 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         if not isinstance(sampler, LengthGroupedSampler):
             return sampler
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return SeededLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed)
+        self._sampler = SeededLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed)
+        return self._sampler
+
+    def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
+        # A resumption skips batches with a wrapper through which accelerate does not reach the sampler of one process
+        # among several.
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
