@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from accelerate.logging import get_logger
@@ -173,8 +174,10 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         # A collator of the user's own knows nothing of further columns.
         self._own_collator = kwargs.get("data_collator") is not None
         self._refuse_combinations(args, kwargs)
-        if train_dataset is not None and next(iter(train_dataset), None) is None:
+        first_row = {} if train_dataset is None else next(iter(train_dataset), None)
+        if first_row is None:
             raise DRPError("The train data has no rows: nothing was accepted into the corpus, or the split is empty.")
+        self._prepared: WeakSet[Dataset | IterableDataset] = WeakSet()
         super().__init__(
             model=model,
             args=args,
@@ -224,6 +227,27 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
                 )
 
     def _prepare_dataset(
+        self,
+        dataset: Dataset | IterableDataset,
+        processing_class: PreTrainedTokenizerBase,
+        args: DRPConfig,
+        packing: bool,
+        formatting_func: Callable[[dict], str] | None,
+        dataset_name: str,
+    ) -> Dataset | IterableDataset:
+        """Like `SFTTrainer`'s, but what has been prepared here comes back as it is.
+
+        Evaluations of several sets have them prepared twice, and a user may give one that the trainer holds.
+        """
+        if dataset in self._prepared:
+            return dataset
+        if args.chat_template_path is not None:  # a processor keeps it from its tokenizer
+            self._tokenizer.chat_template = processing_class.chat_template
+        prepared = self._prepare(dataset, processing_class, args, packing, formatting_func, dataset_name)
+        self._prepared.add(prepared)
+        return prepared
+
+    def _prepare(
         self,
         dataset: Dataset | IterableDataset,
         processing_class: PreTrainedTokenizerBase,

@@ -335,6 +335,20 @@ def test_several_evaluation_sets_are_weighted(train, rows, tokenizer):
         assert loss == pytest.approx(reference(trainer)[0], rel=1e-5)
 
 
+@pytest.mark.parametrize("weights", [None, {"KEEP": 0}, MIXED], ids=["no rules", "labels", "weights"])
+@pytest.mark.parametrize("packing", [False, True])
+def test_what_the_trainer_has_prepared_is_evaluated_as_it_is(train, rows, weights, packing):
+    settings = {"packing": packing, "max_length": 128, "max_steps": 1, "shuffle_dataset": True}
+    _, _, trainer = train(DRPTrainer, rows, eval_dataset=rows, action_weights=weights, **settings)
+    expected = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] == expected
+    assert trainer.evaluate(trainer.eval_dataset)["eval_loss"] == expected
+    several = trainer.evaluate({"raw": rows, "prepared": trainer.eval_dataset})
+    assert several["eval_raw_loss"] == several["eval_prepared_loss"] == expected
+    # Of packed rows as of others there is a loss by action.
+    assert "eval_action_loss/MERGE" in trainer.state.log_history[-1]
+
+
 def test_a_warm_up_begins_at_equal_weights_and_evaluations_have_the_full_ones(train, rows):
     settings = {"learning_rate": 0.0, "per_device_train_batch_size": 6, "max_steps": 4}
     warm, _, trainer = train(DRPTrainer, rows, action_weights={"MERGE": 0.3}, weight_warmup_steps=0.5, **settings)
