@@ -391,12 +391,17 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         recorder = _Recorder(model)
         result = super().compute_loss(recorder, inputs, return_outputs, num_items_in_batch)
         outputs = recorder.outputs
+        # Prompt learning (PEFT) puts virtual tokens, without labels, in front of those that the columns tell of.
+        virtual = outputs.log_probs.shape[-1] - (next(iter(columns.values())).shape[-1] - 1)
         if GROUPS in columns:
             mode = "train" if self.model.training else "eval"
-            self._step_metrics[mode].add(outputs.log_probs, columns[GROUPS][..., 1:], outputs.label_mask)
+            self._step_metrics[mode].add(
+                outputs.log_probs[..., virtual:], columns[GROUPS][..., 1:], outputs.label_mask[..., virtual:]
+            )
         if weights is None:
             return result
         total = weights.abs().sum() if num_items_in_batch is None else num_items_in_batch
+        weights = torch.nn.functional.pad(weights, (virtual, 0))
         # A batch of which nothing is trained has a loss of 0, not 0 / 0.
         loss = self._weighted_sum(outputs.log_probs, weights) / total.clamp(min=torch.finfo(torch.float32).tiny)
         # The two corrections below are SFTTrainer's own: DDP averages over devices a sum that counts all of them, and

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 from datasets import Dataset, IterableDataset, concatenate_datasets
-from peft import LoraConfig
+from peft import LoraConfig, PromptTuningConfig
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -187,6 +187,20 @@ def test_lora_is_sft_trainer_to_the_last_bit(train, rows):
     expected = train(SFTTrainer, rows.remove_columns(["steps", "ones"]), peft_config=lora(), **settings)
     assert_identical(train(DRPTrainer, rows, peft_config=lora(), **settings), expected)
     assert_identical(train(DRPTrainer, rows, peft_config=lora(), step_weight_column="ones", **settings), expected)
+
+
+def test_virtual_tokens_have_no_weight_and_belong_to_no_action(train, rows):
+    prompt = partial(PromptTuningConfig, task_type="CAUSAL_LM", num_virtual_tokens=3)
+    expected = train(SFTTrainer, rows.remove_columns(["steps", "ones"]), peft_config=prompt())
+    *_, trainer = found = train(DRPTrainer, rows, peft_config=prompt())
+    assert_identical(found, expected)
+    assert_identical(train(DRPTrainer, rows, peft_config=prompt(), step_weight_column="ones"), expected)
+
+    def shares(trainer):
+        entry = next(entry for entry in trainer.state.log_history if "loss" in entry)
+        return {name: value for name, value in entry.items() if "_tokens/" in name}
+
+    assert shares(trainer) == shares(train(DRPTrainer, rows)[2])
 
 
 def test_plain_text_is_sft_trainer_to_the_last_bit(train, plain_rows):
