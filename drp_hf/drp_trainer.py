@@ -186,7 +186,8 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
             processing_class=processing_class,
             **kwargs,
         )
-        check_stop(self._tokenizer, self.model.generation_config)
+        if "input_ids" not in first_row and isinstance(first_row.get("prompt"), list):
+            check_stop(self._tokenizer, self.model.generation_config)
         self._step_metrics = {"train": StepMetrics(), "eval": StepMetrics()}
         parallelism = self.accelerator.parallelism_config
         sequences_are_cut = parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled)

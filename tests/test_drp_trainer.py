@@ -5,7 +5,7 @@ import pytest
 import torch
 from datasets import Dataset, IterableDataset, concatenate_datasets
 from peft import LoraConfig, PromptTuningConfig
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, ProcessorMixin, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -564,3 +564,25 @@ def test_a_stop_token_that_generation_ignores_is_refused(train, rows, tokenizer,
     monkeypatch.setattr(tokenizer, "chat_template", CHATML.replace("<|im_end|>", "<repo_name>"))
     with pytest.raises(DRPError, match="ends a turn with '<repo_name>', at which generation does not stop"):
         train(DRPTrainer, rows)
+
+
+def test_a_chat_template_that_is_not_used_refuses_nothing(train, plain_rows, tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", CHATML.replace("<|im_end|>", "<repo_name>"))
+    _, _, trainer = train(DRPTrainer, plain_rows, max_steps=1)
+    tokenized = trainer.train_dataset.select_columns(["input_ids", "labels"])
+    assert len(train(DRPTrainer, tokenized, max_steps=1)[0]) == 1
+
+
+class TextProcessor(ProcessorMixin):
+    """A processor of a model that takes more than text, where there is only text."""
+
+    def __init__(self, tokenizer=None, chat_template=None):
+        super().__init__(tokenizer, chat_template=chat_template)
+
+
+def test_a_processor_s_tokenizer_has_the_template_that_is_given(tokenizer, rows, tmp_path):
+    (tmp_path / "chat.jinja").write_text(CHATML.replace("assistant\n", "assistant: "))
+    args = DRPConfig(str(tmp_path), chat_template_path=str(tmp_path / "chat.jinja"), bf16=False, report_to="none")
+    processor = TextProcessor(copy.deepcopy(tokenizer), chat_template=CHATML)
+    trainer = DRPTrainer(make_model(), args, rows, processing_class=processor)
+    assert "<|im_start|>assistant: " in tokenizer.decode(trainer.train_dataset[0]["input_ids"])
