@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 from datasets import Dataset, IterableDataset, concatenate_datasets
-from peft import LoraConfig, PromptTuningConfig
+from peft import IA3Config, LoHaConfig, LoraConfig, PromptTuningConfig
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, ProcessorMixin, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -586,3 +586,28 @@ def test_a_processor_s_tokenizer_has_the_template_that_is_given(tokenizer, rows,
     processor = TextProcessor(copy.deepcopy(tokenizer), chat_template=CHATML)
     trainer = DRPTrainer(make_model(), args, rows, processing_class=processor)
     assert "<|im_start|>assistant: " in tokenizer.decode(trainer.train_dataset[0]["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj"], feedforward_modules=[]), "IA3"),
+        (LoHaConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]), "LOHA"),
+        (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2), "PROMPT_TUNING"),
+    ],
+    ids=["IA3", "LoHa", "prompt tuning"],
+)
+def test_the_card_of_a_checkpoint_says_which_adapter_it_is(train, rows, tmp_path, config, kind):
+    train(DRPTrainer, rows, peft_config=config, save_strategy="steps", save_steps=1, max_steps=1)
+    assert (tmp_path / "checkpoint-1" / "adapter_model.safetensors").exists()
+    card = (tmp_path / "README.md").read_text()
+    assert f"The weights here are an adapter ({kind}); they need the base model" in card
+    assert f"| what is trained | an adapter ({kind}) |" in card
+    assert "LoRA" not in card and "lora" not in card and "use_peft" not in card
+
+
+def test_the_card_of_a_checkpoint_has_settings_of_every_type(train, rows, tmp_path):
+    settings = {"model_init_kwargs": {"torch_dtype": torch.float32}}
+    train(DRPTrainer, rows, save_strategy="steps", save_steps=1, max_steps=1, **settings)
+    assert (tmp_path / "checkpoint-1" / "model.safetensors").exists()
+    assert "model_init_kwargs:\n  torch_dtype: torch.float32\n" in (tmp_path / "README.md").read_text()

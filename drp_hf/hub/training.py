@@ -236,12 +236,9 @@ class PublishingTrainer:
         """What makes the student: `run`, or else what the trainer knows."""
         if self.run is not None:
             return self.run
-        adapter = self.model.peft_config[self.model.active_adapter] if is_peft_model(self.model) else None
         model = {"model_name_or_path": self._base}
-        if adapter is not None:
-            targets = adapter.target_modules
-            model |= {"use_peft": True, "lora_r": adapter.r, "lora_alpha": adapter.lora_alpha}
-            model |= {"lora_target_modules": targets if isinstance(targets, str) else sorted(targets or [])}
+        if is_peft_model(self.model):
+            model |= _adapter_settings(self.model.peft_config[self.model.active_adapter])
         config = {"arguments": {"dataset": self._dataset_name}, "training": self.args.to_dict(), "model": model}
         inputs = {self._dataset_name: corpus_commit(self.train_dataset)} if self._dataset_name else {}
         return {"stage": self.stage, "config": config, "versions": versions(), "inputs": inputs}
