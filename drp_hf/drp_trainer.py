@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from accelerate.logging import get_logger
@@ -150,6 +151,7 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
     stage = "sft"
     _tag_names = ["trl", "sft", "drp"]
     _name = "DRP"
+    _sampler: SeededLengthGroupedSampler | None = None
 
     def __init__(
         self,
@@ -172,8 +174,10 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         # A collator of the user's own knows nothing of further columns.
         self._own_collator = kwargs.get("data_collator") is not None
         self._refuse_combinations(args, kwargs)
-        if train_dataset is not None and next(iter(train_dataset), None) is None:
+        first_row = {} if train_dataset is None else next(iter(train_dataset), None)
+        if first_row is None:
             raise DRPError("The train data has no rows: nothing was accepted into the corpus, or the split is empty.")
+        self._prepared: WeakSet[Dataset | IterableDataset] = WeakSet()
         super().__init__(
             model=model,
             args=args,
@@ -182,7 +186,8 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
             processing_class=processing_class,
             **kwargs,
         )
-        check_stop(self._tokenizer, self.model.generation_config)
+        if "input_ids" not in first_row and isinstance(first_row.get("prompt"), list):
+            check_stop(self._tokenizer, self.model.generation_config)
         self._step_metrics = {"train": StepMetrics(), "eval": StepMetrics()}
         parallelism = self.accelerator.parallelism_config
         sequences_are_cut = parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled)
@@ -223,6 +228,27 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
                 )
 
     def _prepare_dataset(
+        self,
+        dataset: Dataset | IterableDataset,
+        processing_class: PreTrainedTokenizerBase,
+        args: DRPConfig,
+        packing: bool,
+        formatting_func: Callable[[dict], str] | None,
+        dataset_name: str,
+    ) -> Dataset | IterableDataset:
+        """Like `SFTTrainer`'s, but what has been prepared here comes back as it is.
+
+        Evaluations of several sets have them prepared twice, and a user may give one that the trainer holds.
+        """
+        if dataset in self._prepared:
+            return dataset
+        if args.chat_template_path is not None:  # a processor keeps it from its tokenizer
+            self._tokenizer.chat_template = processing_class.chat_template
+        prepared = self._prepare(dataset, processing_class, args, packing, formatting_func, dataset_name)
+        self._prepared.add(prepared)
+        return prepared
+
+    def _prepare(
         self,
         dataset: Dataset | IterableDataset,
         processing_class: PreTrainedTokenizerBase,
@@ -320,7 +346,15 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         if not isinstance(sampler, LengthGroupedSampler):
             return sampler
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return SeededLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed)
+        self._sampler = SeededLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed)
+        return self._sampler
+
+    def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
+        # A resumption skips batches with a wrapper through which accelerate does not reach the sampler of one process
+        # among several.
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -358,12 +392,17 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         recorder = _Recorder(model)
         result = super().compute_loss(recorder, inputs, return_outputs, num_items_in_batch)
         outputs = recorder.outputs
+        # Prompt learning (PEFT) puts virtual tokens, without labels, in front of those that the columns tell of.
+        virtual = outputs.log_probs.shape[-1] - (next(iter(columns.values())).shape[-1] - 1)
         if GROUPS in columns:
             mode = "train" if self.model.training else "eval"
-            self._step_metrics[mode].add(outputs.log_probs, columns[GROUPS][..., 1:], outputs.label_mask)
+            self._step_metrics[mode].add(
+                outputs.log_probs[..., virtual:], columns[GROUPS][..., 1:], outputs.label_mask[..., virtual:]
+            )
         if weights is None:
             return result
         total = weights.abs().sum() if num_items_in_batch is None else num_items_in_batch
+        weights = torch.nn.functional.pad(weights, (virtual, 0))
         # A batch of which nothing is trained has a loss of 0, not 0 / 0.
         loss = self._weighted_sum(outputs.log_probs, weights) / total.clamp(min=torch.finfo(torch.float32).tiny)
         # The two corrections below are SFTTrainer's own: DDP averages over devices a sum that counts all of them, and

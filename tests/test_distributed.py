@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,7 @@ def logged(folder, name):
     return [entry[name] for entry in history if name in entry]
 
 
-def launch(config, output_dir, student, corpus, **more):
+def launch(config, output_dir, student, corpus, epochs=1, **more):
     """Runs the recipe with one of the shipped configs, changed only to two processes on the CPU."""
     settings = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())
     local = output_dir / "accelerate.yaml"
@@ -101,7 +102,7 @@ def launch(config, output_dir, student, corpus, **more):
         command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=280
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads((output_dir / "trainer_state.json").read_text())["epoch"] == 1  # two processes shared the rows
+    assert json.loads((output_dir / "trainer_state.json").read_text())["epoch"] == epochs  # shared by two processes
 
 
 def assert_same(folder, expected, weights):
@@ -120,6 +121,25 @@ def test_two_processes_train_what_one_trains(config, one_process, student, corpu
         pytest.importorskip("deepspeed")
     launch(config, tmp_path, student, corpus)
     assert_same(tmp_path, one_process, "model.safetensors")
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_in_the_middle_of_an_epoch(student, corpus, tmp_path):
+    """An epoch has 2 steps, and step 4 is the second of the second one."""
+    settings = {
+        "train_sampling_strategy": "group_by_length",
+        "max_steps": 4,
+        "save_strategy": "steps",
+        "save_steps": 3,
+    }
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    whole.mkdir()
+    launch("cpu", whole, student, corpus, epochs=2, **settings)
+    shutil.copytree(whole / "checkpoint-3", resumed / "checkpoint-3")
+    launch("cpu", resumed, student, corpus, epochs=2, resume_from_checkpoint="true", **settings)
+    assert logged(resumed, "loss") == logged(whole, "loss")
+    weights, expected = (load_file(folder / "model.safetensors") for folder in (resumed, whole))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ from functools import partial
 import pytest
 import torch
 from datasets import Dataset, IterableDataset, concatenate_datasets
-from peft import LoraConfig
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
+from peft import IA3Config, LoHaConfig, LoraConfig, PromptTuningConfig
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, ProcessorMixin, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
@@ -189,6 +189,20 @@ def test_lora_is_sft_trainer_to_the_last_bit(train, rows):
     assert_identical(train(DRPTrainer, rows, peft_config=lora(), step_weight_column="ones", **settings), expected)
 
 
+def test_virtual_tokens_have_no_weight_and_belong_to_no_action(train, rows):
+    prompt = partial(PromptTuningConfig, task_type="CAUSAL_LM", num_virtual_tokens=3)
+    expected = train(SFTTrainer, rows.remove_columns(["steps", "ones"]), peft_config=prompt())
+    *_, trainer = found = train(DRPTrainer, rows, peft_config=prompt())
+    assert_identical(found, expected)
+    assert_identical(train(DRPTrainer, rows, peft_config=prompt(), step_weight_column="ones"), expected)
+
+    def shares(trainer):
+        entry = next(entry for entry in trainer.state.log_history if "loss" in entry)
+        return {name: value for name, value in entry.items() if "_tokens/" in name}
+
+    assert shares(trainer) == shares(train(DRPTrainer, rows)[2])
+
+
 def test_plain_text_is_sft_trainer_to_the_last_bit(train, plain_rows):
     assert_identical(train(DRPTrainer, plain_rows), train(SFTTrainer, plain_rows.remove_columns(["steps", "ones"])))
 
@@ -333,6 +347,20 @@ def test_several_evaluation_sets_are_weighted(train, rows, tokenizer):
         trainer.train_dataset = trainer.eval_dataset[name]
         assert len(trainer.train_dataset) == len(data)
         assert loss == pytest.approx(reference(trainer)[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, {"KEEP": 0}, MIXED], ids=["no rules", "labels", "weights"])
+@pytest.mark.parametrize("packing", [False, True])
+def test_what_the_trainer_has_prepared_is_evaluated_as_it_is(train, rows, weights, packing):
+    settings = {"packing": packing, "max_length": 128, "max_steps": 1, "shuffle_dataset": True}
+    _, _, trainer = train(DRPTrainer, rows, eval_dataset=rows, action_weights=weights, **settings)
+    expected = trainer.evaluate()["eval_loss"]
+    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] == expected
+    assert trainer.evaluate(trainer.eval_dataset)["eval_loss"] == expected
+    several = trainer.evaluate({"raw": rows, "prepared": trainer.eval_dataset})
+    assert several["eval_raw_loss"] == several["eval_prepared_loss"] == expected
+    # Of packed rows as of others there is a loss by action.
+    assert "eval_action_loss/MERGE" in trainer.state.log_history[-1]
 
 
 def test_a_warm_up_begins_at_equal_weights_and_evaluations_have_the_full_ones(train, rows):
@@ -536,3 +564,50 @@ def test_a_stop_token_that_generation_ignores_is_refused(train, rows, tokenizer,
     monkeypatch.setattr(tokenizer, "chat_template", CHATML.replace("<|im_end|>", "<repo_name>"))
     with pytest.raises(DRPError, match="ends a turn with '<repo_name>', at which generation does not stop"):
         train(DRPTrainer, rows)
+
+
+def test_a_chat_template_that_is_not_used_refuses_nothing(train, plain_rows, tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", CHATML.replace("<|im_end|>", "<repo_name>"))
+    _, _, trainer = train(DRPTrainer, plain_rows, max_steps=1)
+    tokenized = trainer.train_dataset.select_columns(["input_ids", "labels"])
+    assert len(train(DRPTrainer, tokenized, max_steps=1)[0]) == 1
+
+
+class TextProcessor(ProcessorMixin):
+    """A processor of a model that takes more than text, where there is only text."""
+
+    def __init__(self, tokenizer=None, chat_template=None):
+        super().__init__(tokenizer, chat_template=chat_template)
+
+
+def test_a_processor_s_tokenizer_has_the_template_that_is_given(tokenizer, rows, tmp_path):
+    (tmp_path / "chat.jinja").write_text(CHATML.replace("assistant\n", "assistant: "))
+    args = DRPConfig(str(tmp_path), chat_template_path=str(tmp_path / "chat.jinja"), bf16=False, report_to="none")
+    processor = TextProcessor(copy.deepcopy(tokenizer), chat_template=CHATML)
+    trainer = DRPTrainer(make_model(), args, rows, processing_class=processor)
+    assert "<|im_start|>assistant: " in tokenizer.decode(trainer.train_dataset[0]["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj"], feedforward_modules=[]), "IA3"),
+        (LoHaConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"]), "LOHA"),
+        (PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2), "PROMPT_TUNING"),
+    ],
+    ids=["IA3", "LoHa", "prompt tuning"],
+)
+def test_the_card_of_a_checkpoint_says_which_adapter_it_is(train, rows, tmp_path, config, kind):
+    train(DRPTrainer, rows, peft_config=config, save_strategy="steps", save_steps=1, max_steps=1)
+    assert (tmp_path / "checkpoint-1" / "adapter_model.safetensors").exists()
+    card = (tmp_path / "README.md").read_text()
+    assert f"The weights here are an adapter ({kind}); they need the base model" in card
+    assert f"| what is trained | an adapter ({kind}) |" in card
+    assert "LoRA" not in card and "lora" not in card and "use_peft" not in card
+
+
+def test_the_card_of_a_checkpoint_has_settings_of_every_type(train, rows, tmp_path):
+    settings = {"model_init_kwargs": {"torch_dtype": torch.float32}}
+    train(DRPTrainer, rows, save_strategy="steps", save_steps=1, max_steps=1, **settings)
+    assert (tmp_path / "checkpoint-1" / "model.safetensors").exists()
+    assert "model_init_kwargs:\n  torch_dtype: torch.float32\n" in (tmp_path / "README.md").read_text()

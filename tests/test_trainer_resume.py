@@ -2,10 +2,15 @@ import json
 from pathlib import Path
 
 import pytest
+from accelerate.data_loader import prepare_data_loader
+from datasets import Dataset
+from torch.utils.data import DataLoader
 
+from benchmarks.trainer_corpus import small_llama, small_tokenizer, uneven_rows
 from benchmarks.trainer_resume import TRAININGS, Training, results, run_apart, survives
 from drp_hf.commands.training import checkpoint_to_resume, last_complete_checkpoint
 from drp_hf.drp_config import DRPConfig
+from drp_hf.drp_trainer import DRPTrainer
 from drp_hf.errors import DRPError
 
 
@@ -58,6 +63,54 @@ def test_other_training_has_other_weights(undisturbed, tmp_path):
 )
 def test_a_killed_training_of_another_kind(name, tmp_path):
     assert survives(Training(**TRAININGS[name]), tmp_path, [(14, None)])
+
+
+class OneOfTwo(DRPTrainer):
+    """Takes of the rows what one of two processes takes, in the wrappers in which accelerate puts the loader."""
+
+    process = 0
+
+    def get_train_dataloader(self):
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self.args.train_batch_size,
+            sampler=self._get_train_sampler(),
+            collate_fn=self.data_collator,
+        )
+        return prepare_data_loader(loader, num_processes=2, process_index=self.process)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self.taken.append(inputs["input_ids"].tolist())
+        return super().training_step(model, inputs, num_items_in_batch)
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_one_of_several_processes_takes_the_rows_that_are_left(tmp_path, process):
+    """An epoch has 4 steps; the training goes on in the middle of the second, and the third is like before."""
+    tokenizer = small_tokenizer()
+
+    def taken(checkpoint=None, **settings):
+        args = DRPConfig(
+            output_dir=str(tmp_path),
+            train_sampling_strategy="group_by_length",
+            per_device_train_batch_size=2,
+            max_steps=10,
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            disable_tqdm=True,
+            report_to="none",
+            **settings,
+        )
+        rows = Dataset.from_list(uneven_rows(16, longest=4))
+        trainer = OneOfTwo(small_llama(tokenizer, 32, 1), args, rows, processing_class=tokenizer)
+        trainer.process, trainer.taken = process, []
+        trainer.train(resume_from_checkpoint=checkpoint)
+        return trainer.taken
+
+    whole = taken(save_steps=6)
+    assert len(whole) == 10
+    assert taken(str(tmp_path / "checkpoint-6"), save_strategy="no") == whole[6:]
 
 
 @pytest.fixture

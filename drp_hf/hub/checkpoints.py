@@ -29,8 +29,8 @@ class CheckpointPublisher(TrainerCallback):
     Publishes every checkpoint that is saved, from a thread of its own.
 
     With `push_to_hub_revision` on a branch of its own, with `push_to_hub` and `hub_strategy="every_save"` on that of
-    the student. Of an adapter the adapter alone is published. The next checkpoint waits until this one is there, so
-    that no old one is removed while it is read. What fails is warned of.
+    the student. Of an adapter the adapter alone is published. The trainer calls `wait` before it saves the next one
+    and before it ends, so that no old one is removed while it is read.
 
     Args:
         trainer ([`~drp_hf.hub.training.PublishingTrainer`]):
@@ -56,24 +56,8 @@ class CheckpointPublisher(TrainerCallback):
             sent = self._thread.submit(self.trainer.publish_folder, folder, branch, weights)
             self._running.append((folder, branch, sent))
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if control.should_save:
-            self._wait()
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if control.should_save:
-            self._wait()
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._wait()
-
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Returns when all that were saved are published; what failed is warned of."""
         for folder, branch, sent in self._running:
             error = sent.exception()
             if error is not None:

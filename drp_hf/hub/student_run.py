@@ -50,6 +50,7 @@ class Student:
         corpus_revision: the commit of the data set, or the fingerprint of the files of its rows.
         training: the trainer's settings that differ from the defaults.
         model: the settings of model and adapter that differ from the defaults.
+        adapter: PEFT's type of the adapter that was trained, if it is no LoRA, as `IA3`.
         all_training: all of the trainer's settings.
         versions: of the libraries.
     """
@@ -66,6 +67,7 @@ class Student:
     corpus_revision: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
+    adapter: str | None = None
     all_training: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -86,7 +88,9 @@ class Student:
         asked |= {"dataset": self.corpus, "dataset_config": self.corpus_view}
         asked |= {"dataset_split": _unless(self.corpus_split, "train"), "prompt": _unless(self.prompt, QUESTION)}
         given = {name: value for name, value in asked.items() if value is not None}
-        return yaml.safe_dump({**given, **self.model, **self.training}, sort_keys=False, allow_unicode=True).strip()
+        # A script may give settings that YAML does not know; they stand here as they stand in `run.json`.
+        plain = json.loads(json.dumps({**given, **self.model, **self.training}, default=str))
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).strip()
 
     def asked(self, question: str) -> str:
         """The user's message that asks a question, as a Python string."""
@@ -97,7 +101,7 @@ class Student:
         of = self.all_training
         if not of:
             return []
-        weights = "all weights"
+        weights = f"an adapter ({self.adapter})" if self.adapter else "all weights"
         if self.model.get("use_peft"):
             targets = self.model.get("lora_target_modules") or "the usual layers"
             targets = ", ".join(targets) if isinstance(targets, list) else targets
@@ -182,6 +186,7 @@ def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = No
         corpus_revision=inputs.get(data_set) or None,
         training=_differing(training, DRPConfig if run["stage"] == "sft" else DPOConfig),
         model=_differing(model, ModelConfig),
+        adapter=model.get("peft_type"),
         all_training=training,
         versions=run.get("versions", {}),
     )

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from huggingface_hub import HfApi
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from drp_hf.errors import DRPError
 from drp_hf.hub.chat_template import opens_think
@@ -27,6 +27,11 @@ from drp_hf.hub.student import Weights, student_publication
 from drp_hf.hub.student_run import is_local, student_of
 from drp_hf.models import ADAPTER_CONFIG
 from drp_hf.provenance import versions
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+    from drp_hf.hub.checkpoints import CheckpointPublisher
 
 COMMIT = re.compile(r"/[^/]+___[^/]+/[^/]+/[^/]+/([0-9a-f]{40})/")
 """How `datasets` keeps what it has loaded from the Hub: owner and name, configuration, version and commit."""
@@ -102,13 +107,15 @@ class PublishingTrainer:
     base: str | None = None
     _dataset_name: str | None = None
     _tags: Sequence[str] = ()
+    _checkpoints: CheckpointPublisher | None = None
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         if self.args.publishes:
             from drp_hf.hub.checkpoints import CheckpointPublisher
 
-            self.add_callback(CheckpointPublisher(self))
+            self._checkpoints = CheckpointPublisher(self)
+            self.add_callback(self._checkpoints)
             if not self.args.push_to_hub:  # with it, transformers has done so
                 self.init_hf_repo()
 
@@ -229,12 +236,9 @@ class PublishingTrainer:
         """What makes the student: `run`, or else what the trainer knows."""
         if self.run is not None:
             return self.run
-        adapter = self.model.peft_config[self.model.active_adapter] if is_peft_model(self.model) else None
         model = {"model_name_or_path": self._base}
-        if adapter is not None:
-            targets = adapter.target_modules
-            model |= {"use_peft": True, "lora_r": adapter.r, "lora_alpha": adapter.lora_alpha}
-            model |= {"lora_target_modules": targets if isinstance(targets, str) else sorted(targets or [])}
+        if is_peft_model(self.model):
+            model |= _adapter_settings(self.model.peft_config[self.model.active_adapter])
         config = {"arguments": {"dataset": self._dataset_name}, "training": self.args.to_dict(), "model": model}
         inputs = {self._dataset_name: corpus_commit(self.train_dataset)} if self._dataset_name else {}
         return {"stage": self.stage, "config": config, "versions": versions(), "inputs": inputs}
@@ -276,8 +280,28 @@ class PublishingTrainer:
         folder = Path(folder or self.args.output_dir)
         return [self.publish_folder(folder, branch, weights, message) for branch in branches]
 
+    # Both of these delete old checkpoints, which may still be read.
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+        super()._save_checkpoint(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+        return super()._finalize_training(*args, **kwargs)
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Nothing: [`~drp_hf.hub.checkpoints.CheckpointPublisher`] does it, when the checkpoint is complete."""
+
+
+def _adapter_settings(adapter: PeftConfig) -> dict[str, Any]:
+    """An adapter by the names of `ModelConfig`, or, where it is no LoRA, of which that knows nothing, by its type."""
+    if adapter.peft_type != "LORA":
+        return {"peft_type": adapter.peft_type.value}
+    targets = adapter.target_modules
+    targets = targets if isinstance(targets, str) else sorted(targets or [])
+    return {"use_peft": True, "lora_r": adapter.r, "lora_alpha": adapter.lora_alpha, "lora_target_modules": targets}
 
 
 def corpus_commit(dataset: Dataset | IterableDataset | None) -> str:
