@@ -20,7 +20,7 @@ from drp_hf.provenance import fingerprint
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_CONFIG = "adapter_config.json"
 RUN_FILES = ("run.json", "trainer_state.json", "training_args.bin")
@@ -81,6 +81,7 @@ def load_model_and_tokenizer(
     """Loads a causal language model with its tokenizer; adapters are merged into their base.
 
     Merging is done in float32 and rounded once, whatever `dtype` is: a bfloat16 sum would lose most of a small update.
+    What is merged stops at the tokenizer's stop token, too, which an adapter's folder tells nowhere else.
 
     Args:
         name: as in [`adapter_chain`].
@@ -115,7 +116,39 @@ def load_model_and_tokenizer(
             model.config.dtype = dtype
     except OSError as error:
         raise _not_found(base) from error
-    return model.eval(), _tokenizer(base, adapters, **shared)
+    tokenizer = _tokenizer(base, adapters, **shared)
+    if adapters:
+        model.generation_config.eos_token_id = stop_ids(tokenizer, model.generation_config.eos_token_id) or None
+    return model.eval(), tokenizer
+
+
+def load_generation_config(name: str, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """How a plain model generates, with every token that ends a completion; where it does not say, its config does.
+
+    Args:
+        name: the plain model's folder or Hub name.
+        tokenizer: of the model or of an adapter on it.
+
+    Raises:
+        DRPError: nothing is found under that name.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        config = GenerationConfig.from_pretrained(name)
+    except OSError:  # not every model has one
+        try:
+            config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(name))
+        except OSError as error:
+            raise _not_found(name) from error
+    config.eos_token_id = stop_ids(tokenizer, config.eos_token_id) or None
+    return config
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_config_eos: int | list[int] | None) -> list[int]:
+    """Every token that ends a completion: those of the generation config and the tokenizer's own."""
+    eos = generation_config_eos if isinstance(generation_config_eos, list) else [generation_config_eos]
+    return sorted({token for token in [*eos, tokenizer.eos_token_id] if token is not None})
 
 
 def model_identity(name: str) -> list[str]:

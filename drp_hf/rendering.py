@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from drp_hf.errors import DRPError
+from drp_hf.models import stop_ids
 from drp_hf.records import THINK_CLOSE, THINK_OPEN, Action
 from drp_hf.taxonomy import categorise
 
@@ -179,9 +180,8 @@ def check_stop(tokenizer: PreTrainedTokenizerBase, generation_config: Generation
     """
     if tokenizer.chat_template is None:
         return
-    stop, halting = stop_text(tokenizer), generation_config.eos_token_id
-    halting = [halting] if isinstance(halting, int) else halting or []
-    if tokenizer.convert_tokens_to_ids(stop) not in {tokenizer.eos_token_id, *halting}:
+    stop = stop_text(tokenizer)
+    if tokenizer.convert_tokens_to_ids(stop) not in stop_ids(tokenizer, generation_config.eos_token_id):
         raise DRPError(
             f"The chat template ends a turn with {stop!r}, at which generation does not stop: set eos_token to it."
         )
