@@ -92,7 +92,7 @@ def load_model_and_tokenizer(
         The model in evaluation mode (no adapter left on it) and the tokenizer.
 
     Raises:
-        DRPError: nothing can be loaded under that name.
+        DRPError: nothing can be loaded under that name, or an adapter was trained on more tokens than its base has.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -110,6 +110,7 @@ def load_model_and_tokenizer(
             dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
             model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **kwargs)
             for folder in adapters:
+                check_tokens(folder, base)
                 model = PeftModel.from_pretrained(model, folder).merge_and_unload()
             for weight in model.parameters():  # not `model.to`, which would round the rotary frequencies too
                 weight.data = weight.data.to(dtype)
@@ -149,6 +150,30 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_config_eos: int | li
     """Every token that ends a completion: those of the generation config and the tokenizer's own."""
     eos = generation_config_eos if isinstance(generation_config_eos, list) else [generation_config_eos]
     return sorted({token for token in [*eos, tokenizer.eos_token_id] if token is not None})
+
+
+def check_tokens(adapter: str, base: str) -> None:
+    """Refuses an adapter that trains tokens which its base has not: TRL adds them with another model's chat template.
+
+    Args:
+        adapter: its folder or Hub name.
+        base: that of the plain model.
+
+    Raises:
+        DRPError: there are such tokens.
+    """
+    from transformers import AutoConfig
+
+    indices = json.loads(_adapter_config(adapter).read_bytes()).get("trainable_token_indices")
+    if not indices:
+        return
+    of_layers = indices.values() if isinstance(indices, dict) else [indices]
+    size = AutoConfig.from_pretrained(base).get_text_config().vocab_size
+    if any(index >= size for layer in of_layers for index in layer):
+        raise DRPError(
+            f"The adapter {adapter} was trained with tokens added to the {size:,} of its base, so that it cannot be "
+            "loaded: train it again with a .jinja file as chat_template_path, which adds none."
+        )
 
 
 def model_identity(name: str) -> list[str]:

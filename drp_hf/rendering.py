@@ -120,7 +120,8 @@ class RowRenderer:
     def _render_chat(self, row: Mapping[str, Any], where: str) -> tuple[str, str, str]:
         if self.chat_stop is None:
             raise DRPError(
-                f"{where} is conversational but the tokenizer has no chat template: set chat_template_path."
+                f"{where} is conversational but the tokenizer has no chat template: give one as chat_template_path (a "
+                ".jinja file)."
             )
         if len(row["completion"]) != 1 or row["completion"][0]["role"] != "assistant":
             raise DRPError(f"{where} must have one assistant message as its completion.")

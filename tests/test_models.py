@@ -10,6 +10,7 @@ from drp_hf.embedded import resolve
 from drp_hf.errors import DRPError
 from drp_hf.models import (
     adapter_chain,
+    check_tokens,
     load_model_and_tokenizer,
     load_tokenizer,
     local_model_dir,
@@ -102,6 +103,20 @@ def test_what_is_merged_stops_where_the_adapter_s_tokenizer_does(chain, tmp_path
     tokenizer.save_pretrained(tmp_path / "own")
     assert load_model_and_tokenizer(str(tmp_path / "own"))[0].generation_config.eos_token_id == [0, 2]
     assert GenerationConfig.from_pretrained(local_model_dir(str(tmp_path / "own"))).eos_token_id == [0, 2]
+
+
+def test_an_adapter_of_tokens_that_its_base_has_not(chain, tmp_path):
+    folder, _ = chain
+    own = shutil.copytree(folder / "first", tmp_path / "own")
+    config = json.loads((own / "adapter_config.json").read_text())
+    for indices in ([63], {"embed_tokens": [63]}, None):
+        (own / "adapter_config.json").write_text(json.dumps(config | {"trainable_token_indices": indices}))
+        check_tokens(str(own), str(folder / "plain"))
+    for indices in ([63, 64], {"embed_tokens": [64]}):
+        (own / "adapter_config.json").write_text(json.dumps(config | {"trainable_token_indices": indices}))
+        with pytest.raises(DRPError, match="own was trained with tokens added to the 64 of its base") as error:
+            load_model_and_tokenizer(str(own))
+        assert "\n" not in str(error.value)
 
 
 def test_names_that_lead_nowhere(tmp_path):

@@ -114,6 +114,10 @@ def configs(corpus, student, tmp_path, arguments=None, training=None, model=None
         ({"arguments": {"dataset_split": "nosuch"}}, "cannot be loaded: Unknown split"),
         ({"arguments": {"dataset_config": "nosuch"}}, "cannot be loaded: BuilderConfig 'nosuch' not found"),
         ({"model": {"model_name_or_path": "./nosuch"}}, "No model found under './nosuch'"),
+        (
+            {"model": {"use_peft": True}, "training": {"chat_template_path": "org/other"}},
+            "chat_template_path is org/other, which is no .jinja file: an adapter takes its template from one",
+        ),
     ],
 )
 def test_mistakes_are_told_before_training(corpus, student, tmp_path, changes, message):

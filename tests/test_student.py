@@ -137,6 +137,18 @@ def test_an_adapter_whose_base_nobody_else_has(adapter, tmp_path, base):
         student_publication(folder, "me/student", tmp_path / "work", "adapter")
 
 
+def test_an_adapter_of_tokens_that_its_base_has_not(adapter, student, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = with_base(adapter, tmp_path / "adapter", "me/base")
+    monkeypatch.setattr("drp_hf.hub.student.is_local", lambda name: False)
+    shutil.copytree(student, "me/base")  # where a name on the Hub is looked for first
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config |= {"trainable_token_indices": {"embed_tokens": [49152]}}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(DRPError, match="was trained with tokens added to the 49,152 of its base"):
+        student_publication(folder, "me/student", tmp_path / "work", "adapter")
+
+
 def test_weights_in_shards(whole, tmp_path):
     folder = tmp_path / "sharded"
     shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("checkpoint-*", "*.safetensors"))

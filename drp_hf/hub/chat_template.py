@@ -33,7 +33,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase, generation_config: Genera
     if not tokenizer.chat_template:
         raise DRPError(
             f"{where} has a tokenizer without a chat template, so that nobody could ask the student as it was "
-            "trained: train with chat_template_path, or save the tokenizer with its template."
+            "trained: train with a .jinja file as chat_template_path, or save the tokenizer with its template."
         )
     rendered = RowRenderer(tokenizer)(PROBE, f"{where} (its chat template, on a question with reasoning)")
     completion = rendered.text[rendered.border :]

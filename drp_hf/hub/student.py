@@ -14,6 +14,7 @@ from drp_hf.hub.student_run import checkpoint_step, is_local, license_of, read_r
 from drp_hf.models import (
     ADAPTER_CONFIG,
     adapter_chain,
+    check_tokens,
     load_generation_config,
     load_tokenizer,
     local_model_dir,
@@ -142,7 +143,7 @@ def _adapter_files(folder: Path) -> dict[str, Path | bytes]:
     """The adapter's weights and settings.
 
     Raises:
-        DRPError: the weights are missing, or the base is one that others could not load.
+        DRPError: the weights are missing, or others could not load the base, or the adapter on it.
     """
     base = _base(folder)
     instead = "publish the whole model instead (merged)"
@@ -150,6 +151,7 @@ def _adapter_files(folder: Path) -> dict[str, Path | bytes]:
         raise DRPError(f"{folder} is an adapter for {base}, which nobody can load from the Hub: {instead}.")
     if len(adapter_chain(str(folder))[1]) > 1:
         raise DRPError(f"{folder} is an adapter for {base}, an adapter itself, which no program follows: {instead}.")
+    check_tokens(str(folder), base)
     if not (folder / ADAPTER).is_file():
         raise DRPError(f"{folder} has no {ADAPTER}: train again, or save the adapter as safetensors.")
     return {name: folder / name for name in (ADAPTER, ADAPTER_CONFIG)}
