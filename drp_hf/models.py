@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 RUN_FILES = ("run.json", "trainer_state.json", "training_args.bin")
 """What a training writes beside the model: when it ran, and how it went."""
+TOKENIZER_FILES = ("*token*", "*.jinja")
 
 
 def adapter_chain(name: str) -> tuple[str, list[str]]:
@@ -266,7 +267,7 @@ def local_model_dir(name: str, dtype: str = "auto") -> str:
     decisive = [
         file
         for folder in adapters
-        for pattern in ("adapter_*", "*token*", "*.jinja")
+        for pattern in ("adapter_*", *TOKENIZER_FILES)
         for file in sorted(Path(folder).glob(pattern))
     ]
     key = hashlib.sha256("\n".join([base, dtype, *map(fingerprint, decisive)]).encode()).hexdigest()[:16]

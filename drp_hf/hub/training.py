@@ -76,6 +76,11 @@ class PublishingConfig:
         if self.hub_private_repo is None:
             self.hub_private_repo = True
 
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers gives it, with the tokens of the vocabulary, which it would hide as if they were secrets."""
+        settings = super().to_dict()
+        return settings | {name: getattr(self, name) for name in ("eos_token", "pad_token") if name in settings}
+
     @property
     def publishes(self) -> bool:
         """Whether anything goes to the Hub."""
