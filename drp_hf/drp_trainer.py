@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 import torch
 from accelerate.logging import get_logger
 from datasets import Dataset, IterableDataset
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer, pack_dataset
@@ -174,6 +176,8 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         # A collator of the user's own knows nothing of further columns.
         self._own_collator = kwargs.get("data_collator") is not None
         self._refuse_combinations(args, kwargs)
+        if kwargs.get("peft_config") is not None or isinstance(model, PeftModel):
+            _check_template(args.chat_template_path)
         first_row = {} if train_dataset is None else next(iter(train_dataset), None)
         if first_row is None:
             raise DRPError("The train data has no rows: nothing was accepted into the corpus, or the split is empty.")
@@ -429,6 +433,19 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         for name, value in self._step_metrics[mode].report(partial(self.accelerator.reduce, reduction="sum")).items():
             self._metrics[mode][name].append(value)
         super().log(logs, start_time)
+
+
+def _check_template(path: str | None) -> None:
+    """Refuses a chat template that is not a file of its own, for an adapter.
+
+    With another model's template TRL adds its tokens and resizes the embeddings, so that the adapter fits no base that
+    anybody has.
+    """
+    if path is not None and not (Path(path).is_file() and path.endswith((".jinja", ".j2"))):
+        raise DRPError(
+            f"chat_template_path is {path}, which is no .jinja file: an adapter takes its template from one, as the "
+            "tokens of another model cannot be added to its base."
+        )
 
 
 def _progress(dataset: Dataset | IterableDataset, args: DRPConfig, title: str) -> dict[str, Any]:

@@ -20,11 +20,12 @@ from drp_hf.provenance import fingerprint
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER_CONFIG = "adapter_config.json"
 RUN_FILES = ("run.json", "trainer_state.json", "training_args.bin")
 """What a training writes beside the model: when it ran, and how it went."""
+TOKENIZER_FILES = ("*token*", "*.jinja")
 
 
 def adapter_chain(name: str) -> tuple[str, list[str]]:
@@ -81,6 +82,7 @@ def load_model_and_tokenizer(
     """Loads a causal language model with its tokenizer; adapters are merged into their base.
 
     Merging is done in float32 and rounded once, whatever `dtype` is: a bfloat16 sum would lose most of a small update.
+    What is merged stops at the tokenizer's stop token, too, which an adapter's folder tells nowhere else.
 
     Args:
         name: as in [`adapter_chain`].
@@ -91,7 +93,7 @@ def load_model_and_tokenizer(
         The model in evaluation mode (no adapter left on it) and the tokenizer.
 
     Raises:
-        DRPError: nothing can be loaded under that name.
+        DRPError: nothing can be loaded under that name, or an adapter was trained on more tokens than its base has.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -109,13 +111,70 @@ def load_model_and_tokenizer(
             dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
             model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **kwargs)
             for folder in adapters:
+                check_tokens(folder, base)
                 model = PeftModel.from_pretrained(model, folder).merge_and_unload()
             for weight in model.parameters():  # not `model.to`, which would round the rotary frequencies too
                 weight.data = weight.data.to(dtype)
             model.config.dtype = dtype
     except OSError as error:
         raise _not_found(base) from error
-    return model.eval(), _tokenizer(base, adapters, **shared)
+    tokenizer = _tokenizer(base, adapters, **shared)
+    if adapters:
+        model.generation_config.eos_token_id = stop_ids(tokenizer, model.generation_config.eos_token_id) or None
+    return model.eval(), tokenizer
+
+
+def load_generation_config(name: str, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """How a plain model generates, with every token that ends a completion; where it does not say, its config does.
+
+    Args:
+        name: the plain model's folder or Hub name.
+        tokenizer: of the model or of an adapter on it.
+
+    Raises:
+        DRPError: nothing is found under that name.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        config = GenerationConfig.from_pretrained(name)
+    except OSError:  # not every model has one
+        try:
+            config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(name))
+        except OSError as error:
+            raise _not_found(name) from error
+    config.eos_token_id = stop_ids(tokenizer, config.eos_token_id) or None
+    return config
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_config_eos: int | list[int] | None) -> list[int]:
+    """Every token that ends a completion: those of the generation config and the tokenizer's own."""
+    eos = generation_config_eos if isinstance(generation_config_eos, list) else [generation_config_eos]
+    return sorted({token for token in [*eos, tokenizer.eos_token_id] if token is not None})
+
+
+def check_tokens(adapter: str, base: str) -> None:
+    """Refuses an adapter that trains tokens which its base has not: TRL adds them with another model's chat template.
+
+    Args:
+        adapter: its folder or Hub name.
+        base: that of the plain model.
+
+    Raises:
+        DRPError: there are such tokens.
+    """
+    from transformers import AutoConfig
+
+    indices = json.loads(_adapter_config(adapter).read_bytes()).get("trainable_token_indices")
+    if not indices:
+        return
+    of_layers = indices.values() if isinstance(indices, dict) else [indices]
+    size = AutoConfig.from_pretrained(base).get_text_config().vocab_size
+    if any(index >= size for layer in of_layers for index in layer):
+        raise DRPError(
+            f"The adapter {adapter} was trained with tokens added to the {size:,} of its base, so that it cannot be "
+            "loaded: train it again with a .jinja file as chat_template_path, which adds none."
+        )
 
 
 def model_identity(name: str) -> list[str]:
@@ -208,7 +267,7 @@ def local_model_dir(name: str, dtype: str = "auto") -> str:
     decisive = [
         file
         for folder in adapters
-        for pattern in ("adapter_*", "*token*", "*.jinja")
+        for pattern in ("adapter_*", *TOKENIZER_FILES)
         for file in sorted(Path(folder).glob(pattern))
     ]
     key = hashlib.sha256("\n".join([base, dtype, *map(fingerprint, decisive)]).encode()).hexdigest()[:16]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from drp_hf.errors import DRPError
+from drp_hf.models import stop_ids
 from drp_hf.records import THINK_CLOSE, THINK_OPEN, Action
 from drp_hf.taxonomy import categorise
 
@@ -119,7 +120,8 @@ class RowRenderer:
     def _render_chat(self, row: Mapping[str, Any], where: str) -> tuple[str, str, str]:
         if self.chat_stop is None:
             raise DRPError(
-                f"{where} is conversational but the tokenizer has no chat template: set chat_template_path."
+                f"{where} is conversational but the tokenizer has no chat template: give one as chat_template_path (a "
+                ".jinja file)."
             )
         if len(row["completion"]) != 1 or row["completion"][0]["role"] != "assistant":
             raise DRPError(f"{where} must have one assistant message as its completion.")
@@ -179,9 +181,8 @@ def check_stop(tokenizer: PreTrainedTokenizerBase, generation_config: Generation
     """
     if tokenizer.chat_template is None:
         return
-    stop, halting = stop_text(tokenizer), generation_config.eos_token_id
-    halting = [halting] if isinstance(halting, int) else halting or []
-    if tokenizer.convert_tokens_to_ids(stop) not in {tokenizer.eos_token_id, *halting}:
+    stop = stop_text(tokenizer)
+    if tokenizer.convert_tokens_to_ids(stop) not in stop_ids(tokenizer, generation_config.eos_token_id):
         raise DRPError(
             f"The chat template ends a turn with {stop!r}, at which generation does not stop: set eos_token to it."
         )

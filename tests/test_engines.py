@@ -2,7 +2,7 @@ import importlib.util
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig
+from peft import IA3Config, LoraConfig, PeftConfig
 from test_rendering import FAMILIES, QWQ, shipped, with_template
 from transformers import (
     AutoConfig,
@@ -14,10 +14,11 @@ from transformers import (
 
 from drp_hf.embedded import resolve
 from drp_hf.engines import Completion, Sampling, make_engine, render_prompt
-from drp_hf.engines.base import stop_ids, usable_context
+from drp_hf.engines.base import usable_context
 from drp_hf.engines.transformers import TransformersEngine, _choose, _nucleus, _Row
-from drp_hf.engines.vllm import rank_limit, rank_of, why_merged
+from drp_hf.engines.vllm import rank_limit, why_merged
 from drp_hf.errors import DRPError
+from drp_hf.models import stop_ids
 
 QUESTIONS = [
     "What is 2+3?",
@@ -207,9 +208,9 @@ def test_a_model_with_sliding_windows_is_refused(tmp_path):
 )
 def test_which_adapters_vllm_cannot_serve(tmp_path, config, reason):
     config.save_pretrained(tmp_path)
-    assert why_merged(str(tmp_path)) == reason
-    if not reason:
-        assert rank_limit(rank_of(str(tmp_path))) == 32
+    saved = PeftConfig.from_pretrained(tmp_path)
+    assert why_merged(saved) == reason
+    assert rank_limit(saved) == (None if reason else 32)
 
 
 def test_unknown_and_missing_engines(monkeypatch):

@@ -4,11 +4,18 @@ import shutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from drp_hf.embedded import resolve
 from drp_hf.errors import DRPError
-from drp_hf.models import adapter_chain, load_model_and_tokenizer, load_tokenizer, local_model_dir, model_identity
+from drp_hf.models import (
+    adapter_chain,
+    check_tokens,
+    load_model_and_tokenizer,
+    load_tokenizer,
+    local_model_dir,
+    model_identity,
+)
 
 IDS = torch.tensor([[1, 2, 3, 4, 5]])
 
@@ -85,6 +92,31 @@ def test_the_tokenizer_saved_with_an_adapter_goes_before_its_bases(chain, tmp_pa
     tokenizer.chat_template = "mine"
     tokenizer.save_pretrained(tmp_path / "own")
     assert load_tokenizer(str(tmp_path / "own")).chat_template == "mine"
+
+
+def test_what_is_merged_stops_where_the_adapter_s_tokenizer_does(chain, tmp_path, monkeypatch):
+    folder, _ = chain
+    monkeypatch.setenv("DRP_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(folder / "first", tmp_path / "own")
+    tokenizer = load_tokenizer(str(folder / "first"))
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.save_pretrained(tmp_path / "own")
+    assert load_model_and_tokenizer(str(tmp_path / "own"))[0].generation_config.eos_token_id == [0, 2]
+    assert GenerationConfig.from_pretrained(local_model_dir(str(tmp_path / "own"))).eos_token_id == [0, 2]
+
+
+def test_an_adapter_of_tokens_that_its_base_has_not(chain, tmp_path):
+    folder, _ = chain
+    own = shutil.copytree(folder / "first", tmp_path / "own")
+    config = json.loads((own / "adapter_config.json").read_text())
+    for indices in ([63], {"embed_tokens": [63]}, None):
+        (own / "adapter_config.json").write_text(json.dumps(config | {"trainable_token_indices": indices}))
+        check_tokens(str(own), str(folder / "plain"))
+    for indices in ([63, 64], {"embed_tokens": [64]}):
+        (own / "adapter_config.json").write_text(json.dumps(config | {"trainable_token_indices": indices}))
+        with pytest.raises(DRPError, match="own was trained with tokens added to the 64 of its base") as error:
+            load_model_and_tokenizer(str(own))
+        assert "\n" not in str(error.value)
 
 
 def test_names_that_lead_nowhere(tmp_path):

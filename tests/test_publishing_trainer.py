@@ -158,7 +158,7 @@ def test_the_card_says_base_and_corpus(hub, trained):
     written = card(hub.repository("me/adapter", "model"))
     assert written.data.base_model == "me/base" and written.data.base_model_relation == "adapter"
     assert written.data.datasets == ["me/sums"] and written.data.library_name == "peft"
-    assert "vllm serve me/base --enable-lora --lora-modules adapter=me/adapter" in str(written)
+    assert "vllm serve me/base --tokenizer me/adapter --enable-lora --lora-modules adapter=me/adapter" in str(written)
     commit = hub.repository("me/sums").branches["main"]
     assert json.loads((trained[0] / "adapter" / "run.json").read_text())["inputs"]["me/sums"] == commit
     assert f"[me/sums](https://huggingface.co/datasets/me/sums), revision `{commit}`" in str(written)

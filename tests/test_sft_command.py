@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from datasets import Dataset, load_dataset
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from trl import ModelConfig
 
-from drp_hf.commands.sft import SFTArguments, add_answers, cli, main
+from drp_hf.commands.sft import SFTArguments, add_answers, cli, is_same_student, main
 from drp_hf.commands.training import load_rows
 from drp_hf.corpus.builder import SAMPLE_DIR
 from drp_hf.drp_config import DRPConfig
@@ -114,6 +115,10 @@ def configs(corpus, student, tmp_path, arguments=None, training=None, model=None
         ({"arguments": {"dataset_split": "nosuch"}}, "cannot be loaded: Unknown split"),
         ({"arguments": {"dataset_config": "nosuch"}}, "cannot be loaded: BuilderConfig 'nosuch' not found"),
         ({"model": {"model_name_or_path": "./nosuch"}}, "No model found under './nosuch'"),
+        (
+            {"model": {"use_peft": True}, "training": {"chat_template_path": "org/other"}},
+            "chat_template_path is org/other, which is no .jinja file: an adapter takes its template from one",
+        ),
     ],
 )
 def test_mistakes_are_told_before_training(corpus, student, tmp_path, changes, message):
@@ -186,6 +191,61 @@ FEW_STEPS = {
     "save_strategy": "no",
     "logging_steps": 1,
 }
+
+
+TEMPLATE = "{% for m in messages %}{{ m.role + ': ' + m.content + '<|endoftext|>' }}{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def own_stop(corpus, student, tmp_path_factory):
+    """Settings with a chat template and a stop token that the base has not, and what was trained with them."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own.jinja").write_text(TEMPLATE)
+    training = {"chat_template_path": str(folder / "own.jinja"), "eos_token": "<|endoftext|>", "max_steps": 1}
+    model = {"use_peft": True, "lora_r": 2, "lora_target_modules": "all-linear"}
+    used = {"arguments": {"merge": True}, "training": training | FEW_STEPS, "model": model}
+    main(*configs(corpus, student, folder / "run", **used))
+    return folder, used
+
+
+def test_a_student_with_a_stop_token_of_its_own_stops_everywhere(own_stop):
+    folder, _ = own_stop
+    model, tokenizer = load_model_and_tokenizer(str(folder / "run"))
+    assert (tokenizer.eos_token_id, tokenizer.chat_template) == (0, TEMPLATE)
+    assert model.generation_config.eos_token_id == [0, 2]
+    assert GenerationConfig.from_pretrained(folder / "run" / "merged").eos_token_id == [0, 2]
+    assert "max_new_tokens=2048, eos_token_id=[0, 2])" in (folder / "run" / "README.md").read_text()
+
+
+def test_the_card_s_settings_make_the_student_again(own_stop):
+    card = (own_stop[0] / "run" / "README.md").read_text()
+    settings = yaml.safe_load(card.partition("```yaml\n")[2].partition("```")[0])
+    assert settings["chat_template_path"] == "own.jinja" and settings["eos_token"] == "<|endoftext|>"
+    assert str(own_stop[0]) not in card and "pad_token" not in settings
+
+
+def test_template_and_stop_token_decide_a_student(corpus, student, own_stop, tmp_path):
+    folder, used = own_stop
+
+    def is_same(**training):
+        changed = used | {"training": used["training"] | training}
+        return is_same_student(*configs(corpus, student, folder / "run", **changed))
+
+    assert is_same() and not is_same(eos_token=None)
+    (tmp_path / "own.jinja").write_text(TEMPLATE)
+    assert not is_same(chat_template_path=str(tmp_path / "own.jinja")) and not is_same(chat_template_path=None)
+    (folder / "own.jinja").write_text(TEMPLATE + "\n")
+    assert not is_same()
+    (folder / "own.jinja").write_text(TEMPLATE)
+    assert is_same()
+
+
+def test_a_student_of_before_tokens_were_recorded_is_known_again(corpus, student, tmp_path):
+    main(*configs(corpus, student, tmp_path, training={"max_steps": 1, **FEW_STEPS}))
+    run = json.loads((tmp_path / "run.json").read_text())
+    run["config"]["training"] |= {"eos_token": "<EOS_TOKEN>", "pad_token": "<PAD_TOKEN>"}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert is_same_student(*configs(corpus, student, tmp_path, training={"max_steps": 1, **FEW_STEPS}))
 
 
 def test_answers_on_the_way_are_logged_shown_and_drawn(corpus, student, tmp_path, capsys):

@@ -12,8 +12,9 @@ import torch
 import yaml
 from datasets import Dataset
 from huggingface_hub import ModelCard
+from peft import LoraConfig, PeftConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LogitsProcessor
 from trl import ModelConfig
 
 from drp_hf.commands.parsing import parse
@@ -27,6 +28,7 @@ from drp_hf.hub.publication import PICKLES
 from drp_hf.hub.student import student_publication
 from drp_hf.hub.student_card import student_card
 from drp_hf.hub.student_run import Student, hub_name, is_local, student_of, trained_prompt
+from drp_hf.models import load_generation_config, load_tokenizer
 from drp_hf.records import final_response, render_output
 from tests.test_eval_results import evaluation
 
@@ -135,6 +137,18 @@ def test_an_adapter_whose_base_nobody_else_has(adapter, tmp_path, base):
         student_publication(folder, "me/student", tmp_path / "work", "adapter")
 
 
+def test_an_adapter_of_tokens_that_its_base_has_not(adapter, student, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = with_base(adapter, tmp_path / "adapter", "me/base")
+    monkeypatch.setattr("drp_hf.hub.student.is_local", lambda name: False)
+    shutil.copytree(student, "me/base")  # where a name on the Hub is looked for first
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config |= {"trainable_token_indices": {"embed_tokens": [49152]}}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(DRPError, match="was trained with tokens added to the 49,152 of its base"):
+        student_publication(folder, "me/student", tmp_path / "work", "adapter")
+
+
 def test_weights_in_shards(whole, tmp_path):
     folder = tmp_path / "sharded"
     shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("checkpoint-*", "*.safetensors"))
@@ -182,15 +196,92 @@ def test_the_card(adapter, corpus, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rank", "served"),
-    [(16, "=me/drp\n"), (24, "=me/drp --max-lora-rank 32\n"), (200, "=me/drp --max-lora-rank 256\n"), (513, None)],
+    ("adapter", "served"),
+    [
+        ({"r": 16}, "=me/drp\n"),
+        ({"r": 24}, "=me/drp --max-lora-rank 32\n"),
+        ({"r": 200}, "=me/drp --max-lora-rank 256\n"),
+        ({"r": 8, "rank_pattern": {"q_proj": 64}}, "=me/drp --max-lora-rank 64\n"),
+        ({"r": 513}, None),
+        ({"r": 16, "use_dora": True}, None),
+        ({"r": 16, "modules_to_save": ["embed_tokens"]}, None),
+    ],
 )
-def test_the_card_serves_an_adapter_with_a_rank_that_vllm_takes(rank, served):
-    made = Student(base="me/base", model={"use_peft": True, "lora_r": rank})
-    written = str(student_card("me/drp", made, is_adapter=True, opens_think=False))
-    command = written.partition("vllm serve me/base --enable-lora --lora-modules drp")[2]
-    assert command.startswith(served) if served else not command
-    assert written.count("```") % 2 == 0
+def test_the_card_serves_the_adapters_that_vllm_takes(adapter, served):
+    made = Student(base="me/base", trained_from="me/base")
+    config = LoraConfig(target_modules=["q_proj"], **adapter)
+    written = str(student_card("me/drp", made, adapter=config, stops=[2], opens_think=False))
+    command = written.partition("vllm serve me/base --tokenizer me/drp --enable-lora --lora-modules drp")[2]
+    assert command.startswith(served) if served else "vllm" not in written
+    assert written.count("```") % 2 == 0 and "pipeline(" not in written
+
+
+class Always(LogitsProcessor):
+    """Makes a model write one token again and again."""
+
+    def __init__(self, token: int):
+        self.token = token
+
+    def __call__(self, input_ids, scores):
+        scores = torch.full_like(scores, -torch.inf)
+        scores[:, self.token] = 0
+        return scores
+
+
+def test_the_card_s_code_runs_the_adapter_that_was_trained(student, tmp_path):
+    """With what transformers alone would leave out: magnitudes of DoRA, a template and a stop token of its own."""
+    tokenizer = load_tokenizer(str(student))
+    tokenizer.save_pretrained(tmp_path / "drp")
+    tokenizer.chat_template, tokenizer.eos_token = None, "<|endoftext|>"
+    tokenizer.save_pretrained(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(student)
+    model.generation_config.eos_token_id = 0
+    model.save_pretrained(tmp_path / "base")
+    lora = LoraConfig(r=2, target_modules="all-linear", use_dora=True, init_lora_weights=False)
+    trained = get_peft_model(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), lora).eval()
+    for name, weight in trained.named_parameters():
+        if "magnitude" in name:
+            weight.data *= 1.5
+    trained.save_pretrained(tmp_path / "drp")
+
+    base = str(tmp_path / "base")
+    stops = load_generation_config(base, load_tokenizer(str(tmp_path / "drp"))).eos_token_id
+    made, config = Student(base=base, trained_from=base), PeftConfig.from_pretrained(tmp_path / "drp")
+    card = str(student_card(str(tmp_path / "drp"), made, adapter=config, stops=stops, opens_think=False))
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    names = {"always": [Always(2)]}
+    exec(code.replace("max_new_tokens=2048", "max_new_tokens=4, logits_processor=always"), names)
+    assert names["output"][0, names["prompt"]["input_ids"].shape[1] :].tolist() == [2]
+    with torch.no_grad():
+        torch.testing.assert_close(names["model"](**names["prompt"]).logits, trained(**names["prompt"]).logits)
+
+
+def test_the_card_loads_the_base_that_was_named(student):
+    of_hub = Student(base="me/base", base_revision="v2", trained_from="me/base")
+    config = LoraConfig(target_modules=["q_proj"])
+    card = str(student_card("me/drp", of_hub, adapter=config, stops=[2], opens_think=False))
+    assert 'AutoModelForCausalLM.from_pretrained("me/base", revision="v2")' in card
+    assert "vllm serve me/base --revision v2 --tokenizer me/drp" in card
+    further = Student(base="me/base", trained_from="reasoner")  # the adapter does not stand on the base itself
+    card = str(student_card("me/drp", further, adapter=config, stops=[2], opens_think=False))
+    assert 'AutoModelForCausalLM.from_pretrained("reasoner")' in card and "vllm serve reasoner" in card
+
+
+@pytest.mark.parametrize("has_config", [True, False])
+def test_what_is_published_whole_stops_where_its_tokenizer_does(adapter, tmp_path, has_config):
+    """Also where it was merged by a program that did not see to it."""
+    folder = Path(shutil.copytree(adapter, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*")))
+    file = folder / "merged" / "generation_config.json"
+    file.write_text('{"eos_token_id": 2, "temperature": 0.6}')
+    if not has_config:
+        file.unlink()
+    tokenizer = load_tokenizer(str(folder))
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.save_pretrained(folder)
+    publication = student_publication(folder, "me/student", tmp_path / "work")
+    assert set(publication.files) == MODEL | TOKENIZER | {"README.md"}
+    published = json.loads(content(publication, "generation_config.json"))
+    assert published["eos_token_id"] == [0, 2] and published.get("temperature") == (0.6 if has_config else None)
 
 
 def test_the_card_of_a_student_that_wants_its_questions_put_in_other_words(whole, tmp_path):

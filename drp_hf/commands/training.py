@@ -20,7 +20,7 @@ from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
 from drp_hf.hub.student import MERGED
 from drp_hf.hub.student_run import deciding, read_run
-from drp_hf.models import adapter_chain, load_model_and_tokenizer, local_model_dir, model_identity
+from drp_hf.models import TOKENIZER_FILES, adapter_chain, load_model_and_tokenizer, local_model_dir, model_identity
 from drp_hf.provenance import fingerprint, write_run_info
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def train_and_save(
         # Before the training: cards of checkpoints tell of it, and what it reads may change on the way.
         record = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config), training.world_size)
         fingerprints = {arguments.dataset: corpus_commit(trainer.train_dataset)}
-        fingerprints |= input_fingerprints(arguments, model_config)
+        fingerprints |= input_fingerprints(arguments, training, model_config)
         # First: the end of a training before this one must not be taken for the end of this one.
         (Path(training.output_dir) / TRAINER_STATE_NAME).unlink(missing_ok=True)
         write_run_info(training.output_dir, stage, record, fingerprints=fingerprints)
@@ -217,12 +217,15 @@ def is_same_training(
     if there.get("stage") != stage:
         return False
     config = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config), training.world_size)
-    run = {"stage": stage, "config": asdict(config), "inputs": input_fingerprints(arguments, model_config)}
+    inputs = input_fingerprints(arguments, training, model_config)
+    run = {"stage": stage, "config": asdict(config), "inputs": inputs}
     return deciding(json.loads(json.dumps(run, default=str))) == deciding(there)
 
 
-def input_fingerprints(arguments: StudentArguments, model_config: ModelConfig) -> dict[str, str]:
-    """Fingerprints of data set and model, by name, where they lie on this machine.
+def input_fingerprints(
+    arguments: StudentArguments, training: TrainingArguments, model_config: ModelConfig
+) -> dict[str, str]:
+    """Fingerprints of data set, model and chat template, by name, where they lie on this machine.
 
     Of a corpus the rows of the view that is trained count: all else changes when it is pruned again, and the bytes of
     the files with the library that writes them.
@@ -234,6 +237,10 @@ def input_fingerprints(arguments: StudentArguments, model_config: ModelConfig) -
         found[arguments.dataset] = rows or fingerprint(data_set)
     if model.exists():
         found[model_config.model_name_or_path] = " ".join(model_identity(model_config.model_name_or_path))
+    template = training.to_dict().get("chat_template_path")  # a setting of drp sft alone
+    if template and Path(template).exists():
+        files = [file for pattern in TOKENIZER_FILES for file in Path(template).glob(pattern)]
+        found[template] = fingerprint(template, files)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from drp_hf.errors import DRPError
-from drp_hf.models import adapter_chain, load_tokenizer
+from drp_hf.models import adapter_chain, load_generation_config, load_tokenizer
 from drp_hf.records import THINK_OPEN
 
 if TYPE_CHECKING:
@@ -311,19 +311,9 @@ def describe_model(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig
     Raises:
         DRPError: no tokenizer or config is found.
     """
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import AutoConfig
 
     base, _ = adapter_chain(name)
     tokenizer = load_tokenizer(name)
     config = AutoConfig.from_pretrained(base)
-    try:
-        generation_config = GenerationConfig.from_pretrained(base)
-    except OSError:  # not every model has one; its config then names the stop token
-        generation_config = GenerationConfig.from_model_config(config)
-    return tokenizer, config, stop_ids(tokenizer, generation_config.eos_token_id)
-
-
-def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_config_eos: int | list[int] | None) -> list[int]:
-    """Every token that ends a completion: those of the generation config and the tokenizer's own."""
-    eos = generation_config_eos if isinstance(generation_config_eos, list) else [generation_config_eos]
-    return sorted({token for token in [*eos, tokenizer.eos_token_id] if token is not None})
+    return tokenizer, config, load_generation_config(base, tokenizer).eos_token_id or []

@@ -16,8 +16,9 @@ from trl.distributed import DistributedBackend
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad
 
-from drp_hf.engines.base import Completion, LocalEngine, Sampling, stop_ids
+from drp_hf.engines.base import Completion, LocalEngine, Sampling
 from drp_hf.errors import DRPError
+from drp_hf.models import stop_ids
 
 
 class StudentEngine(LocalEngine):

@@ -16,9 +16,9 @@ import torch
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from drp_hf.engines.base import LocalEngine, Sampling, stop_ids
+from drp_hf.engines.base import LocalEngine, Sampling
 from drp_hf.errors import DRPError
-from drp_hf.models import cpu_dtype, load_model_and_tokenizer
+from drp_hf.models import cpu_dtype, load_model_and_tokenizer, stop_ids
 
 ROWS = {"cpu": 128, "cuda": 512}
 """Written at the same time, if nothing else is said and memory allows."""

@@ -75,7 +75,8 @@ class VLLMEngine(LocalEngine):
             dtype = cpu_dtype()
         folder, adapter = _parts(model, dtype, on_cpu if merge is None else merge)
         self.adapter = LoRARequest(model, 1, adapter) if adapter else None
-        lora = {"enable_lora": True, "max_lora_rank": rank_limit(rank_of(adapter))} if adapter else {}
+        rank = rank_limit(PeftConfig.from_pretrained(adapter)) if adapter else None
+        lora = {"enable_lora": True, "max_lora_rank": rank} if adapter else {}
         # vLLM would claim nearly all memory, which others use on a CPU, too, and then refuse to start.
         memory = {"kv_cache_memory_bytes": int(CPU_CACHE * psutil.virtual_memory().available)} if on_cpu else {}
         # Whenever vLLM's processes end, Python's own clean-up warns of the memory that it finds there and frees.
@@ -140,23 +141,22 @@ def _parts(model: str, dtype: str, merge: bool) -> tuple[str, str | None]:
     if merge:
         return local_model_dir(model, dtype), None
     folder, adapter = served_parts(model, dtype)
-    if adapter and (reason := why_merged(adapter)):
+    if adapter and (reason := why_merged(PeftConfig.from_pretrained(adapter))):
         message = f"The adapter {adapter} is merged into its base, as vLLM cannot serve {reason}."
         Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
         return local_model_dir(model, dtype), None
     return folder, adapter
 
 
-def why_merged(adapter: str) -> str:
+def why_merged(config: PeftConfig) -> str:
     """What of an adapter vLLM cannot serve; empty if it can.
 
     Args:
-        adapter: its folder.
+        config: the adapter's.
 
     Returns:
         The setting that vLLM does not know, as it stands in the adapter's config, or the kind of adapter.
     """
-    config = PeftConfig.from_pretrained(adapter)
     if config.peft_type != PeftType.LORA:
         return f"adapters of the kind {config.peft_type.value}"
     plain = LoraConfig()
@@ -167,23 +167,19 @@ def why_merged(adapter: str) -> str:
         return f"init_lora_weights={config.init_lora_weights!r}"
     if heads := sorted({"embed_tokens", "lm_head"}.intersection(config.target_modules or ())):
         return f"an adapter of {' and '.join(heads)}"
-    if rank_limit(_rank(config)) is None:
+    if _limit(config) is None:
         return f"a rank above {RANKS[-1]}"
     return ""
 
 
-def rank_of(adapter: str) -> int:
-    """The highest rank in an adapter's folder."""
-    return _rank(PeftConfig.from_pretrained(adapter))
+def rank_limit(config: PeftConfig) -> int | None:
+    """What vLLM is told as the largest rank, to serve an adapter of this config; None where it cannot."""
+    return None if why_merged(config) else _limit(config)
 
 
-def rank_limit(rank: int) -> int | None:
-    """What vLLM is told as the largest rank, to serve an adapter of this one; None where it cannot."""
+def _limit(config: LoraConfig) -> int | None:
+    rank = max([config.r, *config.rank_pattern.values()])
     return next((limit for limit in RANKS if limit >= rank), None)
-
-
-def _rank(config: LoraConfig) -> int:
-    return max([config.r, *config.rank_pattern.values()])
 
 
 class _Interrupt(BaseException):

@@ -15,12 +15,12 @@ PROBE = {
 """A row as the corpus has them."""
 
 
-def check_template(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None, where: str) -> bool:
+def check_template(tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig, where: str) -> bool:
     """Refuses a tokenizer with which the think tags would be lost between prompt, model and reader.
 
     Args:
         tokenizer: the student's.
-        generation_config: says at which tokens generation stops; None where the base model's is taken.
+        generation_config: says at which tokens generation stops.
         where: begins the message of an error.
 
     Returns:
@@ -33,7 +33,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase, generation_config: Genera
     if not tokenizer.chat_template:
         raise DRPError(
             f"{where} has a tokenizer without a chat template, so that nobody could ask the student as it was "
-            "trained: train with chat_template_path, or save the tokenizer with its template."
+            "trained: train with a .jinja file as chat_template_path, or save the tokenizer with its template."
         )
     rendered = RowRenderer(tokenizer)(PROBE, f"{where} (its chat template, on a question with reasoning)")
     completion = rendered.text[rendered.border :]
@@ -45,8 +45,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase, generation_config: Genera
                 f"{where} has a tokenizer that counts {tag} among its special tokens, which pipelines and servers "
                 "leave out of the text: add it as an ordinary token (special=False) and save the tokenizer again."
             )
-    if generation_config is not None:
-        check_stop(tokenizer, generation_config)
+    check_stop(tokenizer, generation_config)
     return opens_think(tokenizer)
 
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from drp_hf.errors import DRPError
 from drp_hf.hub.publication import CARD, Publication
 from drp_hf.hub.student_run import checkpoint_step, is_local, license_of, read_run, student_of
-from drp_hf.models import ADAPTER_CONFIG, adapter_chain, load_tokenizer, local_model_dir
+from drp_hf.models import (
+    ADAPTER_CONFIG,
+    adapter_chain,
+    check_tokens,
+    load_generation_config,
+    load_tokenizer,
+    local_model_dir,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,6 +68,8 @@ def student_publication(
         DRPError: the folder holds no student, it cannot be loaded as published, its chat template loses the think
             tags, or the evaluations cannot be compared.
     """
+    from peft import PeftConfig
+
     from drp_hf.hub.chat_template import check_template
     from drp_hf.hub.eval_results import leaderboard_files, plot_files, read_results
     from drp_hf.hub.student_card import student_card
@@ -74,8 +83,11 @@ def student_publication(
     files = _adapter_files(folder) if as_adapter else _model_files(model)
     tokenizer = load_tokenizer(str(folder))
     files |= _tokenizer_files(tokenizer, Path(work_dir))
+    generation = load_generation_config(adapter_chain(str(model))[0], tokenizer)
+    if not as_adapter:  # with an adapter nobody would read it
+        files[GENERATION_CONFIG] = generation.to_json_string().encode()
 
-    opens_think = check_template(tokenizer, None if as_adapter else _generation_config(model), str(folder))
+    opens_think = check_template(tokenizer, generation, str(folder))
     student = student_of(read_run(folder) if run is None else run, _base(folder) if is_adapter else None, corpus)
     results = read_results(before, after, ("before", repo_id.rpartition("/")[2]))
     if results and not _is_own(results[0].model, folder, repo_id):
@@ -85,7 +97,8 @@ def student_publication(
     card = student_card(
         repo_id,
         student,
-        is_adapter=as_adapter,
+        adapter=PeftConfig.from_pretrained(folder) if as_adapter else None,
+        stops=generation.eos_token_id or (),
         opens_think=opens_think,
         step=checkpoint_step(folder),
         revision=None if revision == "main" else revision,
@@ -130,7 +143,7 @@ def _adapter_files(folder: Path) -> dict[str, Path | bytes]:
     """The adapter's weights and settings.
 
     Raises:
-        DRPError: the weights are missing, or the base is one that others could not load.
+        DRPError: the weights are missing, or others could not load the base, or the adapter on it.
     """
     base = _base(folder)
     instead = "publish the whole model instead (merged)"
@@ -138,13 +151,14 @@ def _adapter_files(folder: Path) -> dict[str, Path | bytes]:
         raise DRPError(f"{folder} is an adapter for {base}, which nobody can load from the Hub: {instead}.")
     if len(adapter_chain(str(folder))[1]) > 1:
         raise DRPError(f"{folder} is an adapter for {base}, an adapter itself, which no program follows: {instead}.")
+    check_tokens(str(folder), base)
     if not (folder / ADAPTER).is_file():
         raise DRPError(f"{folder} has no {ADAPTER}: train again, or save the adapter as safetensors.")
     return {name: folder / name for name in (ADAPTER, ADAPTER_CONFIG)}
 
 
 def _model_files(folder: Path) -> dict[str, Path | bytes]:
-    """The model's weights, in the shards in which they were saved, and its settings.
+    """The model's weights, in the shards in which they were saved, and its config.
 
     Raises:
         DRPError: weights are missing, or not saved as safetensors.
@@ -155,8 +169,6 @@ def _model_files(folder: Path) -> dict[str, Path | bytes]:
         names += [MODEL_INDEX, *sorted(set(index["weight_map"].values()))]
     else:
         names.append(MODEL)
-    if (folder / GENERATION_CONFIG).is_file():
-        names.append(GENERATION_CONFIG)
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise DRPError(f"{folder} has no {missing[0]}: save the model with save_pretrained, which writes safetensors.")
     return {name: folder / name for name in names}
@@ -167,9 +179,3 @@ def _tokenizer_files(tokenizer: PreTrainedTokenizerBase, work_dir: Path) -> dict
     target = work_dir / "tokenizer"
     tokenizer.save_pretrained(target)
     return {path.relative_to(target).as_posix(): path for path in sorted(target.rglob("*")) if path.is_file()}
-
-
-def _generation_config(folder: Path):
-    from transformers import GenerationConfig
-
-    return GenerationConfig.from_pretrained(folder) if (folder / GENERATION_CONFIG).is_file() else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from huggingface_hub import ModelCard, ModelCardData
+from peft import PeftConfig
 
 from drp_hf.engines.vllm import rank_limit
 from drp_hf.hub.eval_results import PLOTS, Result, model_index, plot_path
@@ -18,8 +19,9 @@ def student_card(
     repo_id: str,
     student: Student,
     *,
-    is_adapter: bool,
     opens_think: bool,
+    adapter: PeftConfig | None = None,
+    stops: Sequence[int] = (),
     step: int | None = None,
     revision: str | None = None,
     results: Sequence[Result] = (),
@@ -31,8 +33,9 @@ def student_card(
     Args:
         repo_id: the repository, or what the student is called.
         student: what made it.
-        is_adapter: whether the weights are an adapter's.
         opens_think: whether the prompt already opens the think tag.
+        adapter: its config, where the weights are an adapter's.
+        stops: ids of all tokens that end an answer, of which a whole model knows and an adapter's base may not.
         step: the optimiser step of a checkpoint; None for the end of the training.
         revision: the branch where it is; None for `main`.
         results: what was measured.
@@ -45,9 +48,9 @@ def student_card(
     data = ModelCardData(
         model_name=title if results else None,  # it heads the results
         base_model=student.base,
-        base_model_relation=("adapter" if is_adapter else "finetune") if student.base else None,
+        base_model_relation=("adapter" if adapter else "finetune") if student.base else None,
         datasets=[student.corpus] if student.corpus_on_hub else None,
-        library_name="peft" if is_adapter else "transformers",
+        library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
         tags=list(dict.fromkeys([*TAGS, *([student.stage] if student.stage else []), *tags])),
         metrics=["accuracy"] if results else None,
@@ -60,8 +63,10 @@ def student_card(
         repo_id=repo_id,
         title=title,
         student=student,
-        is_adapter=is_adapter,
-        rank_limit=rank_limit(student.lora_rank),
+        is_adapter=adapter is not None,
+        base=student.base if student.is_direct else student.trained_from,
+        stops=list(stops),
+        rank_limit=rank_limit(adapter) if adapter else None,
         opens_think=opens_think,
         step=step,
         revision=revision,

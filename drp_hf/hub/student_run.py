@@ -23,7 +23,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 LEFT_OUT = re.compile(
     r"output_dir|run_name|logging_|log_|report_to|project|trackio_|push_to_hub|hub_|save_|load_best|resume_from|"
     r"use_cpu|local_rank|dataloader_|ddp_|disable_tqdm|dataset_num_proc|include_|eval_|per_device_eval|do_|deepspeed|"
-    r"fsdp|skip_memory|accelerator_config|parallelism_config|debug|chat_template_path|model_name_or_path|pad_to_multiple_of|"
+    r"fsdp|skip_memory|accelerator_config|parallelism_config|debug|model_name_or_path|pad_to_multiple_of|"
     r"gradient_checkpointing"
 )
 """Settings of the machine, the folder and the log, those that the card gives elsewhere, and an old name of one."""
@@ -167,12 +167,15 @@ def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = No
         return Student(base=found, trained_from=found, corpus=corpus, corpus_on_hub=corpus is not None)
     model, training, arguments = config["model"], config["training"], config["arguments"]
     data_set, inputs = arguments.get("dataset"), run.get("inputs", {})
-    # Folders have a fingerprint there, also those that cannot be seen from here.
+    # What was read on the machine of the training has a fingerprint there, also what cannot be seen from here.
     folders = {name for name, what in inputs.items() if what and not COMMIT.fullmatch(what)}
     local = data_set is not None and (data_set in folders or is_local(data_set))
     trained_from = model.get("model_name_or_path") or base
     base = None if trained_from in folders and not is_local(trained_from) else hub_name(trained_from)
     named = trained_from == base or trained_from in NAMES
+    differing = _differing(training, DRPConfig if run["stage"] == "sft" else DPOConfig)
+    if (template := differing.get("chat_template_path")) and (template in folders or is_local(template)):
+        differing["chat_template_path"] = Path(template).name
     return Student(
         stage=run["stage"],
         base=base,
@@ -184,7 +187,7 @@ def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = No
         corpus_split=arguments.get("dataset_split", "train"),
         prompt=arguments.get("prompt", QUESTION),
         corpus_revision=inputs.get(data_set) or None,
-        training=_differing(training, DRPConfig if run["stage"] == "sft" else DPOConfig),
+        training=differing,
         model=_differing(model, ModelConfig),
         adapter=model.get("peft_type"),
         all_training=training,
@@ -257,7 +260,7 @@ def _differing(settings: Mapping[str, Any], config: type) -> dict[str, Any]:
     """The settings that differ from a configuration's defaults.
 
     The defaults are those of its fields: to make one would set up the devices anew, in the middle of a training. What
-    transformers takes for a secret by its name, as `eos_token`, it has hidden already.
+    transformers takes for a secret by its name it has hidden already; older runs have so lost `eos_token`, too.
     """
     defaults = {
         field.name: field.default if field.default_factory is MISSING else field.default_factory()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from huggingface_hub import HfApi
+from peft import PeftConfig
 from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from drp_hf.errors import DRPError
@@ -25,12 +26,10 @@ from drp_hf.hub.publication import Published, PushOptions, check_target, publish
 from drp_hf.hub.remote import Remote, in_one_sentence
 from drp_hf.hub.student import Weights, student_publication
 from drp_hf.hub.student_run import is_local, student_of
-from drp_hf.models import ADAPTER_CONFIG
+from drp_hf.models import ADAPTER_CONFIG, stop_ids
 from drp_hf.provenance import versions
 
 if TYPE_CHECKING:
-    from peft import PeftConfig
-
     from drp_hf.hub.checkpoints import CheckpointPublisher
 
 COMMIT = re.compile(r"/[^/]+___[^/]+/[^/]+/[^/]+/([0-9a-f]{40})/")
@@ -79,6 +78,11 @@ class PublishingConfig:
             raise DRPError("push_to_hub_revision needs the repository, as hub_model_id (owner/name).")
         if self.hub_private_repo is None:
             self.hub_private_repo = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers gives it, with the tokens of the vocabulary, which it would hide as if they were secrets."""
+        settings = super().to_dict()
+        return settings | {name: getattr(self, name) for name in ("eos_token", "pad_token") if name in settings}
 
     @property
     def publishes(self) -> bool:
@@ -154,7 +158,8 @@ class PublishingTrainer:
         card = student_card(
             self._repo_id or model_name or Path(self.args.output_dir).name,
             student_of(self.known_run(), self._base),
-            is_adapter=is_peft_model(self.model),
+            adapter=self._adapter,
+            stops=stop_ids(self._tokenizer, self.model.generation_config.eos_token_id),
             opens_think=opens_think(self._tokenizer),
             tags=self._tags,
         )
@@ -236,9 +241,9 @@ class PublishingTrainer:
         """What makes the student: `run`, or else what the trainer knows."""
         if self.run is not None:
             return self.run
-        model = {"model_name_or_path": self._base}
-        if is_peft_model(self.model):
-            model |= _adapter_settings(self.model.peft_config[self.model.active_adapter])
+        adapter, model = self._adapter, {"model_name_or_path": self._base}
+        if adapter is not None:
+            model |= _adapter_settings(adapter)
         config = {"arguments": {"dataset": self._dataset_name}, "training": self.args.to_dict(), "model": model}
         inputs = {self._dataset_name: corpus_commit(self.train_dataset)} if self._dataset_name else {}
         return {"stage": self.stage, "config": config, "versions": versions(), "inputs": inputs}
@@ -251,11 +256,15 @@ class PublishingTrainer:
         return StudentPushOptions(self._repo_id, public=self.args.hub_private_repo is False, revision=branch)
 
     @property
+    def _adapter(self) -> PeftConfig | None:
+        return self.model.peft_config[self.model.active_adapter] if is_peft_model(self.model) else None
+
+    @property
     def _base(self) -> str | None:
         if self.base is not None:
             return self.base
-        if is_peft_model(self.model):
-            return self.model.peft_config[self.model.active_adapter].base_model_name_or_path
+        if self._adapter is not None:
+            return self._adapter.base_model_name_or_path
         return self.model.config._name_or_path or None
 
     @property
