@@ -30,8 +30,8 @@ COUNTED_TOGETHER = 256
 SHORTER, SHORTER_SHARE = 4, 0.01
 """Tokens, and share of the limit, that a cut output may be short of it when it is counted again; the larger holds.
 
-Of real traces cut anywhere, 1.6 % count one to four tokens less, as the tokenizer joins what the cut left apart; what
-a model writes in other tokens than its tokenizer would grows with the length.
+Of 249 real traces cut anywhere, 4 count a token less, as the tokenizer joins two line ends that the cut left apart;
+what a model writes in other tokens than its tokenizer would grows with the length.
 """
 
 
