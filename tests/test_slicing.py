@@ -162,6 +162,75 @@ def test_tidy(text, default, hard):
     assert tidy(text, hard=True) == hard
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "P(other side red | red side) = P(red side | other side red) * P(other side red) / P(red side).",
+        "P(not A) = 1 - 3/10.",
+        "C(n, k) = n! / (k!(n - k)!).",
+        r"\((a + b)^n\) has 5 terms.",
+        r"\[ C (n choose k) = 10 \]",
+        "f = $(a + b) (some text)$ is 5.",
+        "`g (some text)` is 5.",
+        "(1-p)^(n-k)",
+        "(number of adults × price) + (number of kids × price) = 2 × 10 + 3 × 5.",
+        "The speed is (total distance) / (total time) = 60 / 2.",
+        "Each point (time, distance) counts as 1.",
+        "17 can do both (A ∩ B) of them.",
+        "`max(abc, def)`",
+        "a ≡ 3 (mod n)",
+        "The digits go from 1 to 9 (inclusive).",
+        "B (Bahati) has 5, A (Azibo) has 3.",
+        "Adjacent pairs: 1 and 3 (not adjacent), 3 and 5 (they aren't adjacent).",
+        "All right angles are 90 degrees.",
+        "Wait times are 5 minutes.",
+        "I see a pattern of 5.",
+        "I think of it as 5.",
+        "The base is from C to B, which is 8 units.",
+        "If she is right on this, the number is 40.",
+        "Except for Monday, she sold 5 cups a day.",
+        "Two years ago, Jan was 28.",
+        "The roots of this are r, 3, and s.",
+        "First term: 3 + 1 = 4.",
+        "So far, we have 3 + 4 = 7.",
+        "To begin with 5 apples, that is enough.",
+        "The steps are up, right, up, right.",
+        "Right: 3 steps.",
+        "Let me write the ratio AB : BC = 2 : 3.",
+    ],
+)
+def test_tidy_leaves_formulas_and_what_says_which(text):
+    assert tidy(text) == tidy(text, hard=True) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "default", "hard"),
+    [
+        ("Wait, -3 + 5 = 2.", "-3 + 5 = 2.", "-3 + 5 = 2."),
+        ("Hmm, .5 × 4 = 2.", ".5 × 4 = 2.", ".5 × 4 = 2."),
+        ("Hmm, no apples are left.", "No apples are left.", "No apples are left."),
+        ("Wait, no, 44 / 4 is 11.", "44 / 4 is 11.", "44 / 4 is 11."),
+        ("Wait a second, 44 / 4 is 11.", "44 / 4 is 11.", "44 / 4 is 11."),
+        ("Okay, xy = 12.", "xy = 12.", "xy = 12."),
+        ("Okay, sin(30°) = 0.5.", "sin(30°) = 0.5.", "sin(30°) = 0.5."),
+        ("Okay, mL are 5.", "mL are 5.", "mL are 5."),
+        ("Okay, so **half** is 5.", "So **half** is 5.", "**half** is 5."),
+        ("So, it seems like Lee used to be fast.", "So, Lee used to be fast.", "Lee used to be fast."),
+        ("I think that means x = 3.", "That means x = 3.", "x = 3."),
+        ("So that means 5.", "So that means 5.", "5."),
+        ("The problem states that \\(a\\) is 5.", "The problem states that \\(a\\) is 5.", None),
+        ("24 (first day) + 10 (second day).", None, "24 + 10."),
+        ("$40 (visit) + $105 (labor) = $145.", None, "$40 + $105 = $145."),
+        ("To find the total, he adds 3 and 4.", None, "He adds 3 and 4."),
+        ("Jan has twice as many pets, so she has 6.", None, "So she has 6."),
+        ("So, first inequality: 3 < 4.", None, "First inequality: 3 < 4."),
+    ],
+)
+def test_tidy_drops_only_what_says_nothing(text, default, hard):
+    assert tidy(text) == (text if default is None else default)
+    assert tidy(text, hard=True) == (text if hard is None else hard)
+
+
 @settings(max_examples=200)
 @given(st.text(), st.booleans())
 def test_tidy_never_lengthens(text, hard):
@@ -234,6 +303,10 @@ def test_what_is_to_be_found_is_said_shortly(text, expected):
         ("A third of 90 is 30.", None),
         ("5 * 2 = 10, and a third of 90 is 30.", None),
         (r"So \( 4 \times 3 = 12 \).", None),
+        ("5 boxes × 8 + 3 × 2 = 46.", None),
+        ("10 minutes + 5 * 3 = 25.", None),
+        ("So 3 (boxes) * 4 + 5 * 2 = 22.", None),
+        ("3^2 + 4 * 5 = 29.", None),
         ("He has 12.", None),
         ("x = 3.", None),
     ],
@@ -485,6 +558,24 @@ def test_hostile_traces(piece):
 
 
 # -------------------------------------------------------------------------------------------------------- real data
+
+
+@pytest.mark.parametrize(
+    ("number", "strength", "formula"),
+    [
+        (54, "hard", "P(n, k) = n! / (n - k)!"),
+        (55, "hard", r"\((a + b)^n\)"),
+        (61, "default", "P(not A) = 1 - 3/10"),
+        (62, "default", "1 and 3 (not adjacent)"),
+        (62, "hard", "C(n, k) = n! / (k!(n - k)!)"),
+        (67, "hard", "P(other side red | red side) = P(red side | other side red)"),
+        (76, "hard", "(1-p)^(n-k)"),
+    ],
+)
+def test_formulas_of_real_traces_stay(shared_data, number, strength, formula):
+    trace = next(islice(traces(shared_data, "math_train__r1-distill-qwen-1.5b"), number, None))
+    row = prune(trace, strength)
+    assert row.accepted and formula in trace.reasoning and formula in row.pruned_reasoning
 
 
 @pytest.mark.slow

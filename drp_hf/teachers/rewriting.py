@@ -6,14 +6,23 @@ import re
 
 from drp_hf.teachers.quantities import read
 
+# "I think that means 5" keeps its "that".
+_THAT = (
+    r"(?: that(?!'s)(?! (?!(?:this|his|its|as|always)\b)(?:is|was|would|will|might|may|can|could|should|must"
+    r"|[a-z]+[^\Ws]s)\b))?"
+)
 _FILLER = re.compile(
-    r"(?:(?:okay|ok|alright|all right|hmm+|hm|wait|oh|ah|hold on)\b[\s,.!…:;—-]*(?:(?:but|no|so wait)\b,?\s+)?"
-    r"|(?:well|right|yeah|yes|yep|yup|no|actually|let's see(?: here)?|let me see|let me think|i think"
-    r"|i see|i guess|got it"
+    r"(?:(?:(?:okay|ok|alright|hmm+|hm|oh|ah)\b(?=[\s,.!…:;—])|all right\b(?=[,.!…:;—])"
+    r"|(?:wait|hold on)(?: (?:a|one) (?:second|sec|minute|moment))?\b(?=[,.!…:;—])|wait(?=\s+(?:no|but|so)\b))"
+    # The minus of "Wait, -3 + 5" and the point of "Hmm, .5" are no punctuation.
+    r"(?:\s*-+(?=\s))?(?:[\s,!…:;—]|\.(?!\d))*(?:(?:but\b,?|no(?:,|(?= wait\b))|so wait\b,?)\s+)?"
+    r"|(?!(?:right|yes|no|good|correct):)(?:well|right|yeah|yes|yep|yup|no|actually|let's see(?: here)?|let me see"
+    r"|let me think|i think|i see|i guess|got it"
     r"|great|good|sure|perfect|correct|exactly|basically|honestly|you know|again|of course|indeed|in fact"
     r"|to be precise"
     r"|if i'm not mistaken|if i recall correctly|that makes sense|makes sense)(?:[,!…:;—]+|\.(?=\s))\s+"
-    r"|(?:i think|i believe|i guess|i see|it seems|it looks like|seems like)(?: that)?\s+)",
+    rf"|(?:i think|i believe|i guess|i see(?! an?\b)|it (?:seems|looks) like|it seems|seems like){_THAT}\s+"
+    r"(?!(?:of|about|in|to|through|so|as|how|why|what|not|unlikely|possible|impossible)\b))",
     re.IGNORECASE,
 )
 _CONNECTIVE = re.compile(r"(?:so|but|and|then|now)\b,?\s+", re.IGNORECASE)
@@ -23,35 +32,73 @@ _ANNOUNCEMENT = re.compile(
     r"|we(?:'ll| can| need to|"
     r" should)) (?:just )?(?:begin|start|do|calculate|compute|add|write|find|figure|work|see|check|set"
     r"|subtract|multiply|divide|plug)\b"
-    r"[^:\d=]{0,60}:\s+(?=\S)",
+    r"[^:\d=]{0,60}(?<!\s):\s+(?=\S)",
     re.IGNORECASE,
 )
 _SOURCE = re.compile(
     r"(?:so |now |next |then |also |and |but )?,? ?(?:the |this )?(?:problem"
     r"|question)(?: statement)? (?:also )?(?:says|states|mentions|tells us|said)"
-    r"(?: that)?,? (?=[a-z0-9])",
+    r"(?: that)?,? (?!that\b|[a-z]+ly\b)(?=[a-z0-9])",
     re.IGNORECASE,
 )
 _LET_ME = re.compile(r"(?:so,? |then,? )?let me (?:just )?(?:do|compute|calculate) (?=[\d$(])", re.IGNORECASE)
 _TAG = re.compile(r",?\s+(?:right|correct|okay|yes|no|huh|isn't it|doesn't it)\?(?=\s*$)", re.IGNORECASE)
+# What a bracket behind a word or number must begin with to say nothing new.
 _ASIDE = re.compile(
-    r"\s*\((?:which|since|because|as|assuming|i think|not|just|given|again|i'm|this|that|it|like"
-    r"|though)\b[^()\d=]{0,160}\)",
+    r"(?:which|since|because|as (?:i|we|he|she|it|they|you|the|given|stated|expected|mentioned|required)|i think|i'm"
+    r"|again|though|just to|(?:this|that|it)(?:'s| (?:is|was|would|will|means|makes|seems|should)))\b",
     re.IGNORECASE,
 )
-_ANY_ASIDE = re.compile(r"\s*\([A-Za-z][^()\d=]{2,160}\)")
+_BRACKET = re.compile(r"\s+\(([A-Za-z][^()\d=]{2,160})\)")
+# A formula, a list, code, or words that say which or how many: "(A ∩ B)", "(mod n)", "(inclusive)", "(not adjacent)".
+_TELLING = re.compile(
+    r"[^\w\s.:;?'’\"“”-]|(?<!\w)-|-(?!\w)"
+    r"|\b(?:not|no|none|nor|neither|never|cannot|without|except|excluding|including|only|but|unless|if|when|mod|i\.e"
+    r"|inclusive|exclusive|positive|negative|nonzero|nonnegative|distinct|different|same|ordered|unordered|odd|even"
+    r"|at least|at most|exactly|with|up to|more than|less than|fewer than|assuming|min|max|choose)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+# What stands before a bracket that is an operand, an argument or the meaning of a letter.
+_HOLDS = re.compile(
+    r"(?:[^\w\s.:;'’\"”)%°*]|(?<!\*)\*|(?<![\w'’])[A-Za-z]|\b(?:is|are|was|be|equals?|of|by|times|plus|minus|divided"
+    r"|multiplied|over|per|the|an|and|or|to|for|from|with|as|than|so|then|sin|cos|tan|log|ln|exp|max|min|gcd|lcm"
+    r"|sqrt|mod))$",
+    re.IGNORECASE,
+)
+_HELD = re.compile(r"[\w^!\[{/×·]|\*(?!\*)|\s*[\^(]")
+_LITERAL = re.compile(
+    r"\$\$.*?(?:\$\$|\Z)|\$(?=\S)[^$\n]*(?<=\S)\$(?!\d)|\\\(.*?(?:\\\)|\Z)|\\\[.*?(?:\\\]|\Z)|\\begin.*|`[^`]*`",
+    re.DOTALL,
+)
 _MIDDLE = re.compile(
-    r",\s+(?:i think|i guess|i believe|right|of course|you know|again|actually|basically|obviously)(?=[,.])", re.I
+    r",\s+(?:i think|i guess|i believe|of course|you know|again|actually|basically|obviously)(?=[,.])", re.I
 )
 _HARD_OPENING = re.compile(
-    r"(?:(?:so|then|now|and|but|therefore|thus|hence|first|firstly|second|secondly|third|next|finally"
-    r"|lastly|similarly|also"
-    r"|in that case|after that|to start|to begin|from there|that means|this means|which means"
-    r"|that would be|that's|meaning)\b(?:,| that(?! (?:is|was|would|will)\b)(?!'s))?\s+)+",
+    r"(?:(?:(?:so(?! (?:far|much|many|long|few|little)\b)|then|now(?! that\b)|and|but|therefore|thus|hence|firstly"
+    r"|secondly|finally|lastly|similarly|also|(?:in that case|after that|to start|to begin|from there)(?=,)"
+    r"|that would be|that's)\b(?:,| that(?= (?:i|we|he|she|it|they|you|the|there|each|all|every|holds)\b))?"
+    # "First term" and "next day" name a thing.
+    r"|(?:first|second|third|next)\b(?:,|(?= (?:i|we|he|she|it|they|you|the|there|let)\b))"
+    r"|(?:that means|this means|which means|meaning)\b(?:,| that(?! (?:is|was|would|will)\b)(?!'s))?)\s+)+",
     re.IGNORECASE,
 )
-_HARD_CLAUSE = re.compile(r"^[^\d,.:=\n]{12,200},\s+(?=[^,]*\d)")
-_HEDGE = re.compile(r"\b(?:should|would|must|will|could) be\b")
+# A purpose, a reason, or what "so" follows from. What else comes before a comma may be a condition, a time, a list.
+_HARD_CLAUSE = re.compile(
+    r"^(?P<clause>(?:(?:so|but|and|then|now) )?(?P<lead>(?:to (?:find|figure|determine|calculate|compute|solve"
+    r"|work out|answer|get the)"
+    r"|(?:since|because) (?!(?:for|in|if|when|from|to|with|after|before|at|on|by|last|then)\b)"
+    r"|(?:by )?(?:add|subtract|plugg|putt|calculat|solv|combin|multiply|divid|substitut|simplify|summ|comput)ing"
+    r"|in the end|at the (?:first|second|third) stop|alternatively|additionally|specifically|consequently)\b)?"
+    r"[^\d,.:=\n]*),\s+"
+    r"(?!(?:which|who|whose|whom|where|when|and|or|nor|but|plus|such|given|each of|with|not|if|since|because)\b)"
+    r"(?(lead)|(?=so\b))(?=[^,]*\d)",
+    re.IGNORECASE,
+)
+_CONDITION = re.compile(
+    r"\b(?:not|no|never|without|except|unless|instead|only|cannot|if|when|suppose|let|given|assum\w+)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_LETTER = re.compile(r"(?<![\w'’])[B-HJ-Zb-z](?![\w'’])")
 
 
 _SIDES = re.compile(r"(\s*[=≈]\s*)")
@@ -97,11 +144,11 @@ def tidy(text: str, hard: bool = False, ending: bool = False) -> str:
     text = _strip_front(text)
     text = _TAG.sub(".", text)
     text = _MIDDLE.sub("", text)
-    text = (_ANY_ASIDE if hard else _ASIDE).sub(lambda aside: aside[0] if read(aside[0]).values else "", text)
+    text = _without_asides(text, hard)
     if hard:
         if not ending:
             text = _HARD_OPENING.sub("", text, count=1) if _HARD_OPENING.match(text) else text
-        text = _HARD_CLAUSE.sub("", text)
+        text = _without_clause(text)
     if not re.search(r"\w", text):
         return original
     return _capitalise(text) if text != original else original
@@ -170,9 +217,42 @@ def _strip_front(text: str) -> str:
         return text
 
 
+def _without_asides(text: str, hard: bool) -> str:
+    if not _BRACKET.search(text):
+        return text
+    literal = [found.span() for found in _LITERAL.finditer(text)]
+
+    def told(bracket: re.Match[str]) -> str:
+        start, end = bracket.span()
+        aside = (hard or _ASIDE.match(bracket[1])) and not _TELLING.search(bracket[1]) and not read(bracket[0]).values
+        apart = not _HOLDS.search(text, 0, start) and not _HELD.match(text, end)
+        return "" if aside and apart and not any(a < end and start < b for a, b in literal) else bracket[0]
+
+    return _BRACKET.sub(told, text)
+
+
+def _without_clause(text: str) -> str:
+    found = _HARD_CLAUSE.match(text)
+    if not found:
+        return text
+    clause = found["clause"]
+    whole = all(clause.count(left) == clause.count(right) for left, right in ("()", "[]", "{}"))
+    whole = whole and not any(clause.count(mark) % 2 for mark in "$`|")
+    if len(clause) < 12 or not whole or _CONDITION.search(clause) or not found["lead"] and _LETTER.search(clause):
+        return text
+    return text[found.end() :]
+
+
+_WORD = re.compile(r"[a-z]+(?![\w^(\[{]|\s*(?:[=+/×·÷^<>≤≥≈∈]|\*(?!\*))|\s[-–−]\s)")
+_SHORT_WORDS = frozenset("so it he we if in to at on by of my an as is or no be do up us me".split())
+_FUNCTIONS = frozenset("sin cos tan sec csc cot log exp gcd lcm max min mod sqrt".split())
+
+
 def _capitalise(text: str) -> str:
-    # A single small letter is a variable, not a word.
-    return text[0].upper() + text[1:] if text[:1].islower() and text[1:2].isalpha() else text
+    # What is a variable, a function, a unit or part of a formula is no word.
+    word = _WORD.match(text)
+    plain = word and (len(word[0]) > 2 or word[0] in _SHORT_WORDS) and word[0] not in _FUNCTIONS
+    return text[0].upper() + text[1:] if plain else text
 
 
 def formulas(text: str) -> str | None:
@@ -184,12 +264,15 @@ def formulas(text: str) -> str | None:
     Returns:
         None where its computations are not all written as formulas, or it has none.
     """
-    if len(text) > _LONGEST or _DISPLAYED.search(text):
-        return None
+    if len(text) > _LONGEST or _DISPLAYED.search(text) or "^" in text:
+        return None  # powers are not read
     runs = (run.group().strip(" \t\n.,;!") for run in _FORMULA.finditer(text))
     found = [run for run in runs if _OPERATOR.search(run.partition("=")[0]) and run.partition("=")[2].strip()]
-    stated = sum(equation.stated for equation in read(text).equations)
-    return f"{', '.join(found)}." if found and len(found) == stated else None
+    alone = f"{', '.join(found)}."
+    told, written = ([each for each in read(side).equations if each.stated] for side in (text, alone))
+    # "5 boxes × 8 + 3 × 2 = 46" has no formula that stands alone.
+    same = [(each.operands, each.value) for each in told] == [(each.operands, each.value) for each in written]
+    return alone if found and same and len(found) == len(told) else None
 
 
 def goal(text: str) -> str | None:
