@@ -236,9 +236,7 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         dataset: Dataset | IterableDataset,
         processing_class: PreTrainedTokenizerBase,
         args: DRPConfig,
-        packing: bool,
-        formatting_func: Callable[[dict], str] | None,
-        dataset_name: str,
+        *further: Any,
     ) -> Dataset | IterableDataset:
         """Like `SFTTrainer`'s, but what has been prepared here comes back as it is.
 
@@ -248,7 +246,7 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
             return dataset
         if args.chat_template_path is not None:  # a processor keeps it from its tokenizer
             self._tokenizer.chat_template = processing_class.chat_template
-        prepared = self._prepare(dataset, processing_class, args, packing, formatting_func, dataset_name)
+        prepared = self._prepare(dataset, processing_class, args, *further)
         self._prepared.add(prepared)
         return prepared
 
