@@ -72,6 +72,8 @@ _RESTATES = re.compile(r".*=|(?:or|i\.e\.|that is|which is|equal to),? ", re.DOT
 _MARKS = re.compile(r"\*\*|(?<!\\)\$|\\[()]")
 _OPTION = re.compile(r"(?:(?i:option|choice) )?\(?[A-J]\*{0,2}(?:\)|[.:])\*{0,2} *(?=\w|\W*\d|\W*\\)")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_COUNTED = re.compile(r"(?: +[A-Za-z]{2,})+\Z")
+_SCALED = re.compile(r"\d (?:thousand|million|billion|trillion)s?\b", re.IGNORECASE)
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-z]{1,20}\*?\}")
 _HEADING = re.compile(
     r"answer|solution|step|conclusion|verification|total cost$|"
@@ -252,7 +254,7 @@ def _from_phrase(phrase: str) -> str | None:
         if inner:
             found = next(group for group in inner.groups() if group is not None)
             return clean(found) if pattern is _MATH else _from_phrase(found.strip())
-    if not _WORD.search(_ENVIRONMENT.sub("", TEXT_COMMAND.sub("", phrase))):
+    if _is_formula(phrase):
         return clean(phrase)
     numbers = list(_NUMBER.finditer(phrase))
     if aside := _ASIDE.search(phrase):
@@ -262,7 +264,22 @@ def _from_phrase(phrase: str) -> str | None:
         return clean(phrase)
     if numbers and "=" not in phrase and _LEADS.match(phrase, numbers[0].end()) and not phrase[: numbers[0].start()]:
         return clean(numbers[0][0])
+    if numbers and (more := _more_than_a_number(phrase)):
+        return clean(more)
     return clean(numbers[-1][0]) if numbers else clean(phrase)
+
+
+def _is_formula(phrase: str) -> bool:
+    """Whether there is no word in a phrase."""
+    return not _WORD.search(_ENVIRONMENT.sub("", TEXT_COMMAND.sub("", phrase)))
+
+
+def _more_than_a_number(phrase: str) -> str | None:
+    r"""The formula in "25\pi square units", and "1.5 million" as it is; None of any other phrase."""
+    formula = _COUNTED.sub("", phrase)
+    if "=" not in formula and re.search(r"\\[A-Za-z]|\^", formula) and _is_formula(formula):
+        return formula
+    return phrase if _SCALED.search(phrase) and read_number(phrase) else None
 
 
 def _option_text(text: str) -> str:
