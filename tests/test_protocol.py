@@ -438,6 +438,32 @@ def test_fences_and_thoughts_are_left_out(text):
     assert read(asking(), window_of(), text) == read(asking(), window_of(), GOOD)
 
 
+MULTI_LINE = replace(TRACE, reasoning="\\[\n3 * 60 = 180\n\\]\nIn a week it is 3 * 180 = 540 meters.")
+
+
+def test_the_sign_for_a_line_break_is_taken_back():
+    window = window_of(MULTI_LINE)
+    shown = "\\[ ⏎ 3 * 60 = 180 ⏎ \\]"
+    assert one_line(window.units[0].text) == shown
+    step = item(units="1", action="COMPRESS", text=shown)
+    assert read(asking(), window, compact(step, "2 K addition"))[0].rewrite == "\\[\n3 * 60 = 180\n\\]"
+
+    copies = [{"skill": "addition", "text": unit.text.strip()} for unit in window.units]
+    passages = [{"steps": "1", "text": shown}, {"steps": "2", "text": "So 3 * 180 = 540 ⏎ meters."}]
+    replies = compact(*copies), json.dumps({"actions": ["KEEP", "COMPRESS"], "passages": passages})
+    kept, compressed = read(asking("paper"), window, *replies)
+    assert kept.action == KEEP and compressed.rewrite == "So 3 * 180 = 540\nmeters."
+
+    (whole,) = read(asking(segmentation="none"), window, json.dumps({"text": "3 * 60 = 180 ⏎ 3 * 180 = 540"}))
+    assert whole.rewrite == "3 * 60 = 180\n3 * 180 = 540"
+
+
+def test_a_trace_may_have_that_sign_itself():
+    window = window_of(replace(TRACE, reasoning="Press ⏎ 540 times."))
+    (whole,) = read(asking(segmentation="none"), window, json.dumps({"text": "Press ⏎ 540 times."}))
+    assert whole.rewrite == "Press ⏎ 540 times."
+
+
 def test_a_skill_is_one_line():
     steps = read(asking(), window_of(), compact("1 K a\r# b\u2028 c", item(skill="x\n# y"), "5-6 K z"))
     assert [step.skill for step in steps] == ["a # b c", "x # y", "z"]

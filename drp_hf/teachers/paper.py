@@ -36,7 +36,7 @@ from drp_hf.teachers.protocol import (
     whole_system,
     write_json,
 )
-from drp_hf.teachers.windows import Window, one_line
+from drp_hf.teachers.windows import Window, as_lines, one_line
 
 COPY_SHARE = 0.6
 """Share of a reply that the copied text may take; skills and JSON take the rest."""
@@ -136,7 +136,9 @@ def _pruned(reply: Any, pieces: list[Step], window: Window) -> list[Step]:
         if not done < first <= last <= len(pieces):
             raise Unusable(f"passage {number} tells steps {values['steps']} after {done} of {len(pieces)}")
         steps += _deleted(pieces[done : first - 1], actions, done)
-        steps += _passage(pieces[first - 1 : last], actions[first - 1 : last], values["text"].strip(), number, window)
+        steps += _passage(
+            pieces[first - 1 : last], actions[first - 1 : last], as_lines(values["text"], window.trace), number, window
+        )
         done = last
     steps += _deleted(pieces[done:], actions, done)
     check_rewrites(steps, window.trace)

@@ -18,7 +18,7 @@ from drp_hf import numerals
 from drp_hf.pruning import apply_steps, foreign_numbers
 from drp_hf.records import Action, Step, Trace
 from drp_hf.teachers.base import Message, Reply, Request
-from drp_hf.teachers.windows import Window, numbered, one_line
+from drp_hf.teachers.windows import Window, as_lines, numbered, one_line
 
 Segmentation = Literal["none", "plain", "skill"]
 
@@ -206,7 +206,15 @@ class CompactProtocol(Protocol):
                     f"step {place} is on units {span}, where {decided + 1} must follow and {len(window.units)} is the last"
                 )
             decided = last
-            steps.append(Step(window.units[first - 1].start, window.units[last - 1].end, skill, action, text))
+            steps.append(
+                Step(
+                    window.units[first - 1].start,
+                    window.units[last - 1].end,
+                    skill,
+                    action,
+                    as_lines(text, window.trace),
+                )
+            )
         if decided != len(window.units):
             raise Unusable(f"the steps end at unit {decided} of {len(window.units)}")
         check_rewrites(steps, window.trace)
@@ -356,7 +364,7 @@ def unit_range(span: str, what: str) -> tuple[int, int]:
 
 def read_whole(reply: Any, window: Window) -> list[Step]:
     """The one step of a reasoning that was rewritten as a whole."""
-    text = texts_of(reply, ("text",), "the reply")["text"].strip()
+    text = as_lines(texts_of(reply, ("text",), "the reply")["text"], window.trace)
     if not text and window.final:
         raise Unusable("the text is empty")
     steps = [Step(window.start, window.end, "", Action.MERGE if text else Action.DELETE, text)]

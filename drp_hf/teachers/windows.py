@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ SUMMARY_WIDTH = 120
 """Characters of the sentence that a summary quotes for a value."""
 LONGEST_LINE = 2000
 """Characters of a unit that a teacher is shown; of a longer one, its beginning and end."""
+LINE_BREAK = "⏎"
+"""What a teacher is shown in place of a line break within a unit."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,15 @@ def _most_tokens(lines: Iterable[str]) -> int:
 
 def one_line(text: str) -> str:
     """A text as one line: no text can look like a line of its own, whatever it says."""
-    line = " ⏎ ".join(part.strip() for part in text.strip().splitlines() if part.strip())
+    line = f" {LINE_BREAK} ".join(part.strip() for part in text.strip().splitlines() if part.strip())
     if len(line) > LONGEST_LINE:
         line = f"{line[: LONGEST_LINE * 3 // 4]} […] {line[-LONGEST_LINE // 4 :]}"
     return line
+
+
+def as_lines(text: str, trace: Trace) -> str:
+    """A teacher's text with line breaks where it copied the sign for them, which is no part of the trace."""
+    return text if LINE_BREAK in trace.reasoning else re.sub(rf"[ \t]*{LINE_BREAK}[ \t]*", "\n", text).strip()
 
 
 def _summary(units: Iterable[Unit]) -> list[str]:
