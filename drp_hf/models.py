@@ -210,13 +210,16 @@ def parameter_count(name: str) -> int | None:
     except LocalEntryNotFoundError:
         return None
     config, files = folder / "config.json", sorted(folder.glob("model*.safetensors"))
-    if not files or not config.is_file() or "quantization_config" in json.loads(config.read_text(encoding="utf-8")):
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if not files or not settings or "quantization_config" in settings:
         return None
-    count = 0
+    counts = {}
     for file in files:
         with safe_open(file, "numpy") as weights:
-            count += sum(math.prod(weights.get_slice(key).get_shape()) for key in weights.keys())
-    return count
+            counts |= {key: math.prod(weights.get_slice(key).get_shape()) for key in weights.keys()}
+    if settings.get("tie_word_embeddings"):
+        counts.pop("lm_head.weight", None)  # the embedding once more, which some files hold (Qwen3's do)
+    return sum(counts.values())
 
 
 def cpu_dtype() -> str:

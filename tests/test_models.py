@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from drp_hf.embedded import resolve
@@ -15,6 +16,7 @@ from drp_hf.models import (
     load_tokenizer,
     local_model_dir,
     model_identity,
+    parameter_count,
 )
 
 IDS = torch.tensor([[1, 2, 3, 4, 5]])
@@ -52,6 +54,20 @@ def test_adapters_are_followed_down_to_the_plain_model(chain):
     assert adapter_chain(str(folder / "second")) == expected
     assert adapter_chain(str(folder / "plain")) == (str(folder / "plain"), [])
     assert adapter_chain("smollm2-embedded") == (resolve("smollm2-embedded"), [])
+
+
+def test_parameters_that_are_stored_twice_count_once(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=64, tie_word_embeddings=True, **sizes))
+    model.save_pretrained(tmp_path)
+    assert parameter_count(str(tmp_path)) == model.num_parameters()
+    weights = load_file(tmp_path / "model.safetensors")
+    head = weights["model.embed_tokens.weight"].clone()
+    save_file(weights | {"lm_head.weight": head}, tmp_path / "model.safetensors", {"format": "pt"})
+    assert parameter_count(str(tmp_path)) == model.num_parameters()
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    assert parameter_count(str(tmp_path)) == model.num_parameters() + head.numel()
 
 
 def test_adapters_are_merged_in_float32_and_rounded_once(chain):
