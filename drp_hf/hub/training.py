@@ -134,7 +134,13 @@ class PublishingTrainer:
             DRPError: it cannot be written to, or it is public and `args.hub_private_repo` is not `False`.
         """
         with in_one_sentence(self.args.hub_model_id or Path(self.args.output_dir).name):
-            super().init_hf_repo(token, private)
+            kept = self.args.hub_private_repo
+            if private is not None:  # which transformers takes as an argument from 5.23 on
+                self.args.hub_private_repo = private
+            try:
+                super().init_hf_repo(token)
+            finally:
+                self.args.hub_private_repo = kept
             if self.is_world_process_zero():
                 check_target(self._push_options(None), Remote(HfApi(token=token), self._repo_id, "model"))
 
