@@ -6,6 +6,7 @@ once: its answer is the first paragraph that it then writes. What reasons for le
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ FORCED_TOKENS = 64
 """Tokens that the model may then write."""
 TOGETHER = 500
 """Outputs in memory at the same time."""
+# "The final answer is:", and what it is begins a paragraph of its own.
+_ANNOUNCES = re.compile(r":[\s*_]*\Z")
 
 
 class ForcedFigures:
@@ -68,10 +71,14 @@ def cut_reasoning(output: str, budget: int, tokenizer: PreTrainedTokenizerBase) 
 
 
 def at_once(completion: Completion, tokenizer: PreTrainedTokenizerBase) -> Completion:
-    """What a model answers at once: its first paragraph. What follows is reasoning again, and was not asked for."""
+    """What a model answers at once: its first paragraph, and after a colon the next one, too.
+
+    What follows is reasoning again, and was not asked for.
+    """
     text = completion.text
-    end = text.find("\n\n", len(text) - len(text.lstrip()))
-    if end < 0:
+    ends = (match.start() for match in re.finditer(r"\n\n", text))
+    end = next((end for end in ends if text[:end].strip() and not _ANNOUNCES.search(text, 0, end)), None)
+    if end is None:
         return completion
     return Completion(text[:end], len(tokenizer(text[:end], add_special_tokens=False)["input_ids"]), True)
 

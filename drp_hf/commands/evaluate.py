@@ -16,7 +16,7 @@ from tqdm import tqdm
 from drp_hf.commands.generating import GenerationArguments, check_generation, write_json_lines
 from drp_hf.commands.parsing import parse_and_run
 from drp_hf.errors import DRPError
-from drp_hf.provenance import write_run_info
+from drp_hf.provenance import read_run_info, write_run_info
 from drp_hf.records import THINK_CLOSE
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     benchmarks = read_benchmarks(config.benchmarks, config.split, config.limit)
     if baseline:
         _check_baseline(benchmarks, baseline)
+        if warning := _sampled_otherwise(config, baseline.folder):
+            warn(warning)
     if (prompt := trained_prompt(config.model)) not in (None, config.prompt):
         warn(f"{config.model} was trained with the prompt {prompt!r}, and is asked with {config.prompt!r}.")
     output_dir = Path(config.output_dir)
@@ -284,6 +286,17 @@ def _check_baseline(benchmarks: dict[str, Benchmark], baseline: Evaluation) -> N
                 f"{benchmark.source} and {baseline.folder} do not have the same questions ({len(different)} differ, "
                 f"one is {different[0][0][:60]!r}…): evaluate both on the same ones."
             )
+
+
+def _sampled_otherwise(config: EvaluateConfig, baseline: Path) -> str | None:
+    """How the baseline was sampled, if not in this way; None of one whose `run.json` does not tell."""
+    sampled = read_run_info(baseline).get("config", {})
+    different = [
+        f"{name} {sampled[name]:g} there and {getattr(config, name):g} here"
+        for name in ("temperature", "top_p")
+        if sampled.get(name, getattr(config, name)) != getattr(config, name)
+    ]
+    return f"{baseline} was sampled in another way: {', '.join(different)}." if different else None
 
 
 def cli() -> None:

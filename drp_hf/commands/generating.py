@@ -44,9 +44,9 @@ class GenerationArguments:
             An output is cut after so many tokens.
         context_length (`int`, *optional*, defaults to `131072`):
             Tokens of prompt and output together; never more than the model takes.
-        temperature (`float`, *optional*):
-            0 is greedy.
-        top_p (`float`, *optional*):
+        temperature (`float`, *optional*, defaults to `0.0`):
+            0 is greedy; models that reason at length then often run in circles.
+        top_p (`float`, *optional*, defaults to `1.0`):
             Smallest probability mass that is sampled from.
         seed (`int`, *optional*, defaults to `0`):
             Makes sampling repeatable.

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from drp_hf.errors import DRPError
+from drp_hf.provenance import RUN
 
-RUN = "run.json"
 DECIDES_NOTHING = (
     *("base_url", "dry_run", "concurrency", "requests_per_minute", "tokens_per_minute", "max_attempts", "timeout"),
     *("poll_seconds", "price_input", "price_output"),

@@ -17,14 +17,14 @@ from drp_hf.benchmarks import BENCHMARKS
 from drp_hf.corpus import shard_pattern
 from drp_hf.corpus.card import CorpusSummary, Published, Source, View, render_card
 from drp_hf.corpus.folder import corpus_rows, views_of
-from drp_hf.corpus.origin import RUN, read_origin
+from drp_hf.corpus.origin import read_origin
 from drp_hf.errors import DRPError
 from drp_hf.hub.contamination import Contamination, open_contamination
 from drp_hf.hub.publication import CARD, Publication, PushOptions, publish
 from drp_hf.hub.publication import Published as Pushed
 from drp_hf.hub.shards import Shards, write_shards
 from drp_hf.plots import length_histograms
-from drp_hf.provenance import fingerprint
+from drp_hf.provenance import RUN, fingerprint
 
 logger = logging.getLogger(__name__)
 

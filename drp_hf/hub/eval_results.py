@@ -7,7 +7,6 @@ and honest only for all of their questions (https://huggingface.co/docs/hub/eval
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from drp_hf.benchmarks import BENCHMARKS, HubBenchmark
 from drp_hf.errors import DRPError
 from drp_hf.evaluations import read_evaluation
+from drp_hf.provenance import read_run_info
 from drp_hf.report import benchmark_plots, file_names
 from drp_hf.report_figures import UNDEFINED, change, change_interval, interval, percent, points, shown, tokens
 from drp_hf.report_runs import Benchmark, compare
@@ -124,7 +124,7 @@ def read_results(before: str | Path | None, after: str | Path | None, names: tup
         return []
     folders = [after] if before is None else [before, after]
     called = names[-len(folders) :]
-    info = _run_info(Path(after))
+    info = read_run_info(after)
     benchmarks = []
     evaluations = [read_evaluation(folder) for folder in folders]
     for benchmark in compare(evaluations):
@@ -207,14 +207,6 @@ def leaderboard_files(results: Sequence[Result], repo_id: str) -> dict[str, byte
         text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
         files[f".eval_results/{result.part}.yaml"] = text.encode()
     return files
-
-
-def _run_info(folder: Path) -> dict[str, Any]:
-    file = folder / "run.json"
-    try:
-        return json.loads(file.read_bytes()) if file.is_file() else {}
-    except ValueError as error:
-        raise DRPError(f"{file} is not JSON ({error}): run the evaluation again.") from error
 
 
 def _with(value: str, ends: str) -> str:

@@ -15,10 +15,9 @@ from huggingface_hub import HfApi
 
 from drp_hf.embedded import EMBEDDED, EMBEDDED_ON_HUB, NAMES, STUDENT, STUDENT_PROMPT
 from drp_hf.engines.base import QUESTION, put
-from drp_hf.errors import DRPError
 from drp_hf.hub.remote import NO_ANSWER
+from drp_hf.provenance import read_run_info
 
-RUN = "run.json"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LEFT_OUT = re.compile(
     r"output_dir|run_name|logging_|log_|report_to|project|trackio_|push_to_hub|hub_|save_|load_best|resume_from|"
@@ -127,13 +126,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         DRPError: it cannot be read.
     """
     places = [folder, folder.resolve().parent] if checkpoint_step(folder) is not None else [folder]
-    file = next((place / RUN for place in places if (place / RUN).is_file()), None)
-    if file is None:
-        return {}
-    try:
-        return json.loads(file.read_bytes())
-    except ValueError as error:
-        raise DRPError(f"{file} is not JSON ({error}): mend or remove it.") from error
+    return next(filter(None, map(read_run_info, places)), {})
 
 
 def trained_prompt(model: str) -> str | None:
