@@ -326,12 +326,13 @@ for name, options in [(None, {}), ("raw", {}), ("sft", {"data_dir": "missing"}),
     assert files[1].startswith("drp_hf/gsm8k_pruned takes no data_files")
 
 
-def test_a_hub_that_does_not_answer(monkeypatch):
+def test_a_hub_that_does_not_answer(monkeypatch, tmp_path):
     import huggingface_hub
 
     # Port 9 discards: nothing listens there.
     monkeypatch.setattr("datasets.config.HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     huggingface_hub.HfFileSystem.clear_instance_cache()
     with pytest.raises(DRPError, match="cannot be loaded from the Hub .*; two ways work offline"):
         load_dataset(NAME)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Features, load_dataset
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, HfApi
 from PIL import Image
 
 from drp_hf import PrunedCorpus
@@ -303,6 +303,47 @@ for options in ({"revision": "v2"}, {"revision": "v1", "data_dir": sys.argv[1]})
     assert rows == ["2 2", "12 12", "12 12", "12 12"]
     assert unknown.startswith("drp_hf/gsm8k_pruned@v2 cannot be loaded from the Hub (")
     assert twice.startswith("drp_hf/gsm8k_pruned takes data_dir or revision")
+
+
+def test_what_was_loaded_once_loads_without_the_hub(tmp_path):
+    code = """
+import json
+import sys
+import datasets
+import drp_hf
+
+for options in json.loads(sys.argv[1]):
+    try:
+        loaded = datasets.load_dataset("drp_hf/gsm8k_pruned", split="train", **options)
+        print(*loaded.features, len(list(loaded)))
+    except ValueError as error:
+        print(error)
+"""
+    sums = {"data_dir": "hf://datasets/somebody/sums"}
+    once = [{}, {"name": "steps"}, {"revision": "v1"}, {"name": "raw", **sums}]
+    never = [{"name": "raw"}, {"revision": "v2"}, sums]
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def load(options, **variables):
+        command = [sys.executable, "-c", code, json.dumps(options)]
+        run = {"cwd": tmp_path, "capture_output": True, "text": True}
+        result = subprocess.run(command, env=environment | variables, **run)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.splitlines(), result.stderr
+
+    with LoopbackHub({NAME: SAMPLE_DIR, "somebody/sums": SAMPLE_DIR}) as hub:
+        environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token}
+        HfApi(hub.url, token=hub.token).create_tag(NAME, tag="v1", repo_type="dataset")
+        rows, _ = load(once)
+        assert [line.rpartition(" ")[2] for line in rows] == ["12", "134", "12", "12"]
+        hub.reset()
+        streams = [{**options, "streaming": True} for options in once]
+        answers, warnings = load([*once, *streams, *never], HF_HUB_OFFLINE="1")
+        assert answers[:8] == [*rows, *rows] and not hub.requests
+    assert "hf://datasets/drp_hf/gsm8k_pruned@v1 cannot be reached (Cannot reach http://127.0.0.1" in warnings
+    assert answers[8].startswith("drp_hf/gsm8k_pruned cannot be loaded from the Hub (")
+    assert answers[9].startswith("drp_hf/gsm8k_pruned@v2 cannot be loaded from the Hub (")
+    assert load(once)[0] == rows  # nor does a Hub answer that is gone
 
 
 def test_flags(place):

@@ -7,6 +7,7 @@ adds is the name, the views as fixed configurations, and `sample`, a small corpu
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -20,6 +21,8 @@ from datasets.download import DownloadConfig
 from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES, _hash_python_lines
 from datasets.packaged_modules.parquet.parquet import Parquet, ParquetConfig
 from fsspec.core import url_to_fs
+from huggingface_hub import parse_hf_uri
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from drp_hf.corpus import DEFAULT_VIEW, VIEWS, view_file
 from drp_hf.corpus.folder import split_files
@@ -28,8 +31,11 @@ from drp_hf.errors import DRPError
 if TYPE_CHECKING:
     from drp_hf.hub.publication import Published
 
+logger = logging.getLogger(__name__)
+
 NAME = "drp_hf/gsm8k_pruned"
-REPOSITORY = f"hf://datasets/{NAME}"
+ON_THE_HUB = "hf://datasets/"
+REPOSITORY = ON_THE_HUB + NAME
 SAMPLE = "sample"
 SAMPLE_DIR = Path(__file__).parent / SAMPLE
 
@@ -40,12 +46,12 @@ class PrunedCorpus(Parquet):
     Args:
         config_name: a view or `sample`.
         data_dir: a corpus folder, also one of the Hub (`hf://datasets/<repository>[@<revision>]`); the repository
-            `drp_hf/gsm8k_pruned` if None.
+            `drp_hf/gsm8k_pruned` if None. Where the Hub cannot be reached, what was loaded from it last is taken.
         token: for private repositories of the Hub.
         kwargs: as `datasets.DatasetBuilder`.
 
     Raises:
-        DRPError: the folder is no corpus, or the Hub cannot be reached.
+        DRPError: the folder is no corpus, or the Hub cannot be reached and the view was never loaded from it.
     """
 
     BUILDER_CONFIGS = [
@@ -93,12 +99,12 @@ def _data_files(view: str, data_dir: str | None, download_config: DownloadConfig
     if view == SAMPLE:
         return _find(str(SAMPLE_DIR), DEFAULT_VIEW, download_config)
     folder = REPOSITORY if data_dir is None else str(data_dir)
-    if folder.partition("@")[0] == REPOSITORY:
+    if folder.startswith(ON_THE_HUB):
         try:
-            return _find(folder, view, download_config)
+            return _find_on_the_hub(folder, view, download_config)
         except Exception as error:  # offline, unreachable, no such repository or revision, no permission
             cause = " ".join(str(error).split()) or type(error).__name__
-            name = folder.removeprefix("hf://datasets/")
+            name = folder.removeprefix(ON_THE_HUB)
             raise DRPError(
                 f"{name} cannot be loaded from the Hub ({cause}); two ways work offline: "
                 f'load_dataset("{NAME}", data_dir=FOLDER) with a folder that `drp prune` wrote, and '
@@ -111,6 +117,27 @@ def _data_files(view: str, data_dir: str | None, download_config: DownloadConfig
             f"{folder} is no corpus folder (no {view_file(view, '<split>')} in it): "
             "give data_dir the folder that `drp prune` wrote."
         ) from error
+
+
+def _find_on_the_hub(folder: str, view: str, download_config: DownloadConfig) -> DataFilesDict:
+    """As [`_find`]; where the Hub does not answer, in what its client has kept of that revision."""
+    try:
+        return _find(folder, view, download_config)
+    except (FileNotFoundError, DRPError):  # what the Hub's answer means, also for what one may not see
+        raise
+    except Exception as error:
+        from huggingface_hub import snapshot_download  # which `import drp_hf` does not need
+
+        place = parse_hf_uri(folder)
+        try:
+            kept = snapshot_download(place.id, repo_type=place.type, revision=place.revision, local_files_only=True)
+        except LocalEntryNotFoundError:
+            raise error from None
+        found = Path(kept, place.path_in_repo)
+        if not (found / view).is_dir():
+            raise
+        logger.warning("%s cannot be reached (%s): what was loaded from it last is taken, %s.", folder, error, found)
+        return _find(str(found), view, download_config)
 
 
 def _find(folder: str, view: str, download_config: DownloadConfig) -> DataFilesDict:
