@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
+from uuid import uuid4
 
 import torch
 from accelerate.logging import get_logger
@@ -181,7 +181,8 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         first_row = {} if train_dataset is None else next(iter(train_dataset), None)
         if first_row is None:
             raise DRPError("The train data has no rows: nothing was accepted into the corpus, or the split is empty.")
-        self._prepared: WeakSet[Dataset | IterableDataset] = WeakSet()
+        # Names this trainer in what it prepares, as `datasets` names what made a data set, in every part of it, too.
+        self._preparer = f"DRPTrainer-{uuid4()}"
         super().__init__(
             model=model,
             args=args,
@@ -240,14 +241,16 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
     ) -> Dataset | IterableDataset:
         """Like `SFTTrainer`'s, but what has been prepared here comes back as it is.
 
-        Evaluations of several sets have them prepared twice, and a user may give one that the trainer holds.
+        Evaluations of several sets have them prepared twice, and a user may give one that the trainer holds, or a part
+        of it.
         """
-        if dataset in self._prepared:
+        if dataset.info.builder_name == self._preparer:
             return dataset
         if args.chat_template_path is not None:  # a processor keeps it from its tokenizer
             self._tokenizer.chat_template = processing_class.chat_template
         prepared = self._prepare(dataset, processing_class, args, *further)
-        self._prepared.add(prepared)
+        if prepared is not dataset:
+            prepared.info.builder_name = self._preparer
         return prepared
 
     def _prepare(

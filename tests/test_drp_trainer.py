@@ -363,6 +363,42 @@ def test_what_the_trainer_has_prepared_is_evaluated_as_it_is(train, rows, weight
     assert "eval_action_loss/MERGE" in trainer.state.log_history[-1]
 
 
+@pytest.mark.parametrize("weights", [None, {"KEEP": 0}, MIXED], ids=["no rules", "labels", "weights"])
+@pytest.mark.parametrize("packing", [False, True])
+def test_a_part_of_what_the_trainer_has_prepared_is_evaluated_as_it_is(train, rows, weights, packing):
+    settings = {"packing": packing, "max_length": 128, "max_steps": 1, "per_device_eval_batch_size": 1}
+    _, _, trainer = train(DRPTrainer, rows, eval_dataset=rows, action_weights=weights, **settings)
+    whole = trainer.eval_dataset
+    parts = [whole.select([i]) for i in range(len(whole))]
+    losses = [trainer.evaluate(part)["eval_loss"] for part in parts]
+    assert len(losses) > 1
+    mean = pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    for data in (whole, whole.shuffle(seed=1), whole.select(range(len(whole))), concatenate_datasets(parts)):
+        assert trainer.evaluate(data)["eval_loss"] == mean
+    halves = whole.train_test_split(0.5, seed=0)
+    several = trainer.evaluate(dict(halves))
+    for name, half in halves.items():
+        assert several[f"eval_{name}_loss"] == trainer.evaluate(half)["eval_loss"]
+
+
+def test_a_part_of_a_prepared_stream_is_evaluated_as_it_is(train, rows):
+    stream = rows.to_iterable_dataset()
+    _, _, trainer = train(DRPTrainer, stream, eval_dataset=stream, action_weights=MIXED, max_steps=1)
+    expected = trainer.evaluate(rows.select([0, 1]))["eval_loss"]
+    assert trainer.evaluate(trainer.eval_dataset.take(2))["eval_loss"] == expected
+
+
+def test_tokenized_data_that_another_has_prepared_is_no_part(train, rows):
+    _, _, other = train(DRPTrainer, rows, action_weights={"KEEP": 0.5}, max_steps=1)
+    _, _, trainer = train(DRPTrainer, rows, action_weights=MIXED, max_steps=1)
+    for columns in (["input_ids"], ["input_ids", "labels"], other.train_dataset.column_names):
+        tokenized = other.train_dataset.select(range(2)).select_columns(columns)
+        mixed = concatenate_datasets([trainer.train_dataset.select_columns(columns), tokenized])
+        for data in (tokenized, Dataset.from_list(tokenized.to_list()), mixed):
+            with pytest.raises(DRPError, match="The eval data is tokenized already: weights need prompt and completi"):
+                trainer.evaluate(data)
+
+
 def test_a_warm_up_begins_at_equal_weights_and_evaluations_have_the_full_ones(train, rows):
     settings = {"learning_rate": 0.0, "per_device_train_batch_size": 6, "max_steps": 4}
     warm, _, trainer = train(DRPTrainer, rows, action_weights={"MERGE": 0.3}, weight_warmup_steps=0.5, **settings)
