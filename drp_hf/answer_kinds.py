@@ -37,6 +37,8 @@ _RATIO = re.compile(r"(\d+(?:\.\d+)?) ?(?::| to ) ?(\d+(?:\.\d+)?)\Z")
 _BASE = re.compile(r"(\w+)_\{? ?(\d+|[a-z]+) ?\}?\Z")
 _BASES = {name: str(n) for n, name in enumerate("two three four five six seven eight nine".split(), 2)}
 _GRID = re.compile(r"\\begin\{([pbB]?matrix|array)\}(?:\{[^}]*\})?(.*?)\\end\{\1\}\Z", re.DOTALL)
+_CASES = re.compile(r"\\begin\{[dr]?cases\}(.*?)\\end\{[dr]?cases\}\Z", re.DOTALL)
+_AROUND_CASE = re.compile(r"\A *(?:if |for |when )?|[ ,;]*\Z")
 _ORDER = re.compile(r"(<|>|\\le(?![a-z])|\\ge(?![a-z]))")
 _VARIABLE = re.compile(r" ?[A-Za-z](?:_\w)? ?\Z|\\[a-z]{2,8} ?\Z")
 _NOT_EQUAL = re.compile(r" ?[A-Za-z] ?\\ne ?(.+)\Z")
@@ -96,6 +98,13 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Cases:
+    """Values, each with its condition."""
+
+    cases: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Piece:
     """An interval between two ends."""
 
@@ -134,7 +143,7 @@ class Formula:
     text: str
 
 
-Answer = Words | Choice | Clock | Ratio | InBase | Grid | Region | Row | Equation | Formula | PlainNumber
+Answer = Words | Choice | Clock | Ratio | InBase | Grid | Cases | Region | Row | Equation | Formula | PlainNumber
 
 
 def letters(answer: str) -> str | None:
@@ -190,8 +199,11 @@ def read(answer: str) -> Answer:
     if text in _EMPTY or text.lower() in _EMPTY:
         return Row((), "{}")
     if match := _GRID.match(text):
-        rows = [row for row in match[2].split("\\cr") if row.strip()]
-        return Grid(tuple(tuple(cell.strip() for cell in row.split("&")) for row in rows))
+        return Grid(tuple(tuple(cell.strip() for cell in row) for row in _rows(match[2])))
+    if match := _CASES.match(text):
+        cases = tuple(tuple(_AROUND_CASE.sub("", part) for part in row) for row in _rows(match[1]))
+        # Without conditions they are the equations or solutions of a system.
+        return Row(sum(cases, ()), "") if all(len(case) == 1 for case in cases) else Cases(cases)
     if region := _region(text):
         return region
     if is_prose(answer) and not _LIST.search(text):
@@ -202,6 +214,10 @@ def read(answer: str) -> Answer:
         left, right = text.split("=")
         return Equation(left.strip(), right.strip())
     return Formula(text)
+
+
+def _rows(text: str) -> list[list[str]]:
+    return [row.split("&") for row in text.split("\\cr") if row.strip()]
 
 
 def _further_choice(letter: str, text: str) -> bool:

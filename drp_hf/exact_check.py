@@ -12,6 +12,7 @@ from fractions import Fraction
 
 from drp_hf.answer_kinds import (
     Answer,
+    Cases,
     Choice,
     Clock,
     Equation,
@@ -85,8 +86,11 @@ def _same_kind(a: Answer, b: Answer, ask: Ask) -> bool | None:
         case Grid():
             if [len(row) for row in a.rows] != [len(row) for row in b.rows]:
                 return False
-            cells = zip(sum(a.rows, ()), sum(b.rows, ()), strict=True)
-            return _all(_part(x, y, ask) for x, y in cells)
+            return _same_parts(sum(a.rows, ()), sum(b.rows, ()), ask)
+        case Cases():
+            if len(a.cases) != len(b.cases):
+                return None
+            return _any_order(a.cases, b.cases, lambda x, y: _same_parts(x, y, ask))
         case Region():
             return _same_region(a, b, ask)
         case Row():
@@ -130,6 +134,12 @@ def _other_kind(a: Answer, b: Answer, gold: str, predicted: str, ask: Ask) -> bo
 def _part(gold: str, predicted: str, ask: Ask) -> bool | None:
     found = compare(gold, predicted, ask)
     return found if found is not None else ask(gold, predicted)
+
+
+def _same_parts(golds: Sequence[str], predictions: Sequence[str], ask: Ask) -> bool | None:
+    if len(golds) != len(predictions):
+        return False
+    return _all(_part(gold, predicted, ask) for gold, predicted in zip(golds, predictions, strict=True))
 
 
 def _all(findings: Iterable[bool | None]) -> bool | None:

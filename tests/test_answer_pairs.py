@@ -466,6 +466,30 @@ MATRICES = [
     (r"\begin{pmatrix} \sqrt{8} \\ 1 \end{pmatrix}", r"\begin{pmatrix} 2\sqrt{2} \\ 1 \end{pmatrix}", RIGHT),
 ]
 
+HALF = r"\begin{cases} 0.5 & x > 0 \\ 2 & x < 0 \end{cases}"
+SYSTEM = r"\begin{cases} x = 0.5 \\ y = 2 \end{cases}"
+
+CASES = [
+    (HALF, r"\begin{cases} 1/2 & x > 0 \\ 2 & x < 0 \end{cases}", RIGHT),
+    (HALF, r"\begin{dcases} \frac12, & \text{if } x>0 \\ 2, & \text{if } 0>x. \end{dcases}", RIGHT),
+    (HALF, r"f(x) = \begin{cases} 2 & x<0, \\ \frac{1}{2} & x>0 \end{cases}", RIGHT),
+    (HALF, r"\begin{cases} 0.6 & x > 0 \\ 2 & x < 0 \end{cases}", WRONG),
+    (HALF, r"\begin{cases} 1/2 & x < 0 \\ 2 & x > 0 \end{cases}", WRONG),
+    (HALF, r"\begin{cases} 1/2 & x > 1 \\ 2 & x < 0 \end{cases}", WRONG),
+    (HALF, r"\begin{cases} 1/2 & x > 0 \\ 2 & x < 0 \\ 3 & x = 0 \end{cases}", WRONG),
+    (HALF, r"\begin{cases} 1/2 \\ 2 \end{cases}", WRONG),
+    (HALF, "1/2", WRONG),
+    (
+        r"\begin{cases} x^2 + 1 & x \ne 0 \\ 0 & \text{otherwise} \end{cases}",
+        r"\begin{cases} 1 + x^2, & \text{for } x \neq 0 \\ 0, & \text{otherwise} \end{cases}",
+        RIGHT,
+    ),
+    (SYSTEM, r"\begin{cases} y = 2 \\ x = \frac{1}{2} \end{cases}", RIGHT),
+    (SYSTEM, "x = 1/2, y = 2", RIGHT),
+    (SYSTEM, r"\begin{cases} x = 2 \\ y = 1/2 \end{cases}", WRONG),
+    (SYSTEM, r"\begin{cases} x = 0.5 \end{cases}", WRONG),
+]
+
 CHOICES = [
     ("B", "B", RIGHT),
     ("B", "(B)", RIGHT),
