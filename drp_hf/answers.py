@@ -48,6 +48,10 @@ _NUMBER = re.compile(
     r"(?:\d{1,3}(?:(?:,|\{,\}|,\\!)\d{3})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))(?:[eE][+-]?\d+)?(?:\s?/\s?\d+(?![\d.]))?\s?(?:\\?%)?"
 )
 _VALUE = re.compile(r"-?\\[dt]?frac\s*\{-?[\d.]+\}\s*\{[\d.]+\}(?:\\?%)?|" + _NUMBER.pattern)
+# "3:30 PM (15:30)" is twice one value. Elsewhere "divisible by 3:17" may give the number after a colon.
+_TIME_OR_NUMBER = re.compile(
+    r"(?<![\w.:])\d{1,2}:[0-5]\d(?::[0-5]\d)? ?(?i:[ap]\.?m)\b|(?<=\()\d{1,2}:[0-5]\d(?=\))|" + _NUMBER.pattern
+)
 # "Evelyn, who ran 5 miles": the answer is before the comma.
 _ASIDE = re.compile(r"(?<=\w), (?:who|because|since|as|which|so|it|they|for)\b")
 # "7 apples, 3 more than 4": the answer comes first, unless it is only worked out then ("20 % of 50, which is 10").
@@ -224,7 +228,7 @@ def _last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
 
 
 def _last_number(text: str) -> str | None:
-    found = _last(_NUMBER.finditer(text, max(0, len(text) - 20_000)))
+    found = _last(_TIME_OR_NUMBER.finditer(text, max(0, len(text) - 20_000)))
     return clean(found[0]) if found else None
 
 
@@ -256,7 +260,7 @@ def _from_phrase(phrase: str) -> str | None:
             return clean(found) if pattern is _MATH else _from_phrase(found.strip())
     if _is_formula(phrase):
         return clean(phrase)
-    numbers = list(_NUMBER.finditer(phrase))
+    numbers = list(_TIME_OR_NUMBER.finditer(phrase))
     if aside := _ASIDE.search(phrase):
         if numbers and numbers[0].start() > aside.start():
             return clean(phrase[: aside.start()])
