@@ -222,12 +222,25 @@ def delay_before(attempt: int) -> float:
 
 def hopeless(error: Exception, model: str) -> str:
     """What to tell the user where no further request can succeed either; empty where one can."""
-    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
-        return f"the server refuses the key ({describe(error)}): correct {KEY}."
-    if isinstance(error, openai.NotFoundError):
-        return f"the server has no model {model!r}, or is none ({describe(error)}): correct --model or --base_url."
-    if isinstance(error, openai.APIStatusError) and error.code in NO_CREDIT:
-        return f"the account has no quota left ({describe(error)}): add credit and start again; what is done is kept."
+    status, code = getattr(error, "status_code", None), getattr(error, "code", None)
+    return hopeless_answer(status, code, describe(error), model)
+
+
+def hopeless_answer(status: int | None, code: str | None, problem: str, model: str) -> str:
+    """As [`hopeless`], of an answer that comes in a batch.
+
+    Args:
+        status: its HTTP status, if it has one.
+        code: OpenAI's code of the error, if there is one.
+        problem: the error in one line.
+        model: name of the model.
+    """
+    if status in (401, 403):
+        return f"the server refuses the key ({problem}): correct {KEY}."
+    if status == 404:
+        return f"the server has no model {model!r}, or is none ({problem}): correct --model or --base_url."
+    if status == 402 or code in NO_CREDIT:
+        return f"the account has no quota left ({problem}): add credit and start again; what is done is kept."
     return ""
 
 

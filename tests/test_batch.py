@@ -69,17 +69,17 @@ class Rows:
         self.finished[key] += 1
         (self.final if final else self.provisional)[key] = row
 
-    def make(self, asker, prepare=lambda store: None) -> Tally:
+    def make(self, asker, prepare=lambda store: None, model="teacher") -> Tally:
         """Runs an asker on the rows that are not there, with the replies that are on disk."""
         tally = Tally()
         with RowStore(self.path, remakeable=True) as store:  # a power cut is not what is tested
             prepare(store)
-            asker.run(self, Replies(store, "teacher", tally), self.finish)
+            asker.run(self, Replies(store, model, tally), self.finish)
         return tally
 
 
-def asker_of(server: ChatServer, **settings) -> BatchAsker:
-    return BatchAsker("teacher", server.url, poll_seconds=0.001, **{"requests_per_batch": 3} | settings)
+def asker_of(server: ChatServer, model: str = "teacher", **settings) -> BatchAsker:
+    return BatchAsker(model, server.url, poll_seconds=0.001, **{"requests_per_batch": 3} | settings)
 
 
 def submitted(server: ChatServer) -> list[list[str]]:
@@ -253,6 +253,35 @@ def test_where_everything_is_refused_one_round_is_enough(tmp_path):
     assert rows.final.keys() == TRACES.keys()
 
 
+@pytest.mark.parametrize(
+    ("refusal", "message"),
+    [
+        (Refusal(401, "Incorrect API key.", "invalid_api_key"), "the server refuses the key .*: correct OPENAI_API"),
+        (Refusal(402, "Insufficient Balance"), "no quota left .Insufficient Balance.*add credit and start again"),
+        (Refusal(403, "Not for your country."), "the server refuses the key .Not for your country"),
+        (Refusal(404, "It does not exist.", "model_not_found"), "no model 'teacher', or is none .*: correct --model"),
+        (Refusal(429, "You exceeded your current quota.", "insufficient_quota"), "no quota left .You exceeded"),
+    ],
+)
+def test_what_no_further_request_can_mend_is_told_after_one_round(tmp_path, chatted, refusal, message):
+    """Whatever was answered before is kept, in the same file and in others; started again, the rest is submitted."""
+
+    def broken(body: dict) -> str:
+        if any(f"What is {number} " in body["messages"][1]["content"] for number in (3, 5)):
+            raise refusal
+        return rule(body)
+
+    rows = Rows(tmp_path)
+    with ChatServer(broken, batch_polls=1) as server:
+        with pytest.raises(DRPError, match=message):
+            rows.make(asker_of(server))
+        assert [len(batch) for batch in submitted(server)] == [3, 3, 1] and server.completed == 5
+        server.answer = rule
+        tally = rows.make(asker_of(server))
+    assert rows.final == chatted and (tally.replayed, tally.replies) == (5, 2)
+    assert server.asked_after_completion == 0 and server.outcomes["refused"] == 2
+
+
 def test_everything_fails(tmp_path):
     rows = Rows(tmp_path)
     with ChatServer(rule, batch_error_rate=1) as server:
@@ -372,10 +401,14 @@ class Stopped(BaseException):
 
 
 class Stops:
-    """Ends a run right before or after its n-th event: a call of the API, a write to the disk, a row, a pause."""
+    """Ends a run right before or after its n-th event: a call of the API, a write to the disk, a row, a pause.
 
-    def __init__(self, monkeypatch, asker: BatchAsker, rows: Rows, at: int | None) -> None:
+    Or at the first event called `last`.
+    """
+
+    def __init__(self, monkeypatch, asker: BatchAsker, rows: Rows, at: int | None, last: str = "") -> None:
         self.left = at
+        self.last = last
         self.events: list[str] = []
         calls = [(asker.client.files, name) for name in ("create", "content")]
         calls += [(asker.once.batches, "create"), *((asker.client.batches, name) for name in ("list", "retrieve"))]
@@ -398,7 +431,7 @@ class Stops:
 
     def event(self, name: str) -> None:
         self.events.append(name)
-        if self.left == 0:
+        if self.left == 0 or name == self.last:
             raise Stopped(name)
         if self.left is not None:
             self.left -= 1
@@ -446,15 +479,7 @@ def test_stopped_twice_while_submitting_the_same_again(monkeypatch, tmp_path, ch
             rows.make(asker_of(server))
         with monkeypatch.context() as patched:
             asker = asker_of(server)
-            stops = Stops(patched, asker, rows, None)
-            real = stops.event
-
-            def event(name: str) -> None:
-                real(name)
-                if name == last:
-                    raise Stopped
-
-            stops.event = event
+            stops = Stops(patched, asker, rows, None, last)
             with pytest.raises(Stopped):
                 rows.make(asker, stops.store)
         rows.make(asker_of(server))

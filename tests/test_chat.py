@@ -313,6 +313,16 @@ def test_where_everything_fails_it_stops_with_one_sentence(traces, reject, messa
     assert server.attempts <= 24
 
 
+def test_a_server_that_wants_to_be_paid_stops_it_at_once(traces):
+    def unpaid(body: dict) -> str:
+        raise Refusal(402, "Insufficient Balance")
+
+    with ChatServer(unpaid) as server:
+        with pytest.raises(DRPError, match="no quota left .*Insufficient Balance.*add credit and start again"):
+            main(config(traces, server, concurrency=1))
+    assert server.attempts <= 2
+
+
 def test_no_server_at_all(traces):
     with ChatServer(answer) as server:
         pass

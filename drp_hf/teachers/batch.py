@@ -17,7 +17,15 @@ from typing import Any
 import openai
 
 from drp_hf.errors import DRPError
-from drp_hf.servers import FEW_REFUSALS, REFUSED, Parameters, client_options, describe, hopeless
+from drp_hf.servers import (
+    FEW_REFUSALS,
+    REFUSED,
+    Parameters,
+    client_options,
+    describe,
+    hopeless,
+    hopeless_answer,
+)
 from drp_hf.teachers.asking import Asker, Conversations, Finished, Replies, Turn
 from drp_hf.teachers.base import Request, Unanswerable, Unanswered
 from drp_hf.teachers.chat import read_completion, request_body
@@ -71,6 +79,7 @@ class BatchAsker(Asker):
         self._refused: set[str] = set()  # requests that the server refuses
         self._left: set[str] = set()  # rows that go on without a reply
         self._one_at_a_time = False
+        self._hopeless = ""  # why no request can be answered
         self._answered_before = replies.exist()
         try:
             self._find_again(replies)
@@ -189,6 +198,8 @@ class BatchAsker(Asker):
                 elif batch.request_counts:
                     done += batch.request_counts.completed
                     total += batch.request_counts.total
+            if self._hopeless:
+                raise DRPError(self._hopeless)
             if still := _under_way(replies):
                 replies.tally.status = f"{len(still)} batches under way, {done:,} of {total:,} requests answered"
                 time.sleep(self.poll_seconds)
@@ -239,13 +250,14 @@ class BatchAsker(Asker):
     def _note(self, line: Mapping[str, Any], without: Collection[str]) -> None:
         """Notes why a request has no reply, unless it shall be submitted again without parameters just learnt of."""
         response = line.get("response") or {}
-        body = response.get("body")
+        status, body = response.get("status_code"), response.get("body")
         error = line.get("error") or (body.get("error") if isinstance(body, Mapping) else None)
-        refused = response.get("status_code") in REFUSED
+        refused = status in REFUSED
         if refused and self.parameters.learn(error, without):
             return
-        message = error.get("message") if isinstance(error, Mapping) else None
-        problem = describe(ValueError(message or json.dumps(error or response)))
+        known = error if isinstance(error, Mapping) else {}
+        problem = describe(ValueError(known.get("message") or json.dumps(error or response)))
+        self._hopeless = self._hopeless or hopeless_answer(status, known.get("code"), problem, self.model)
         self._problems.setdefault(line["custom_id"], []).append(problem)
         if refused:
             self._refused.add(line["custom_id"])
