@@ -487,6 +487,32 @@ def test_stopped_twice_while_submitting_the_same_again(monkeypatch, tmp_path, ch
     assert server.asked_after_completion == 0
 
 
+@pytest.mark.parametrize("last", ["after Batches.create", "before Batches.retrieve"])
+def test_another_model_gets_its_own_answers(monkeypatch, tmp_path, last):
+    """The batches of the model before stay under way, and are fetched when that is asked again."""
+
+    def signed(body: dict) -> str:
+        return rule(body).replace("combined arithmetic", f"arithmetic of {body['model']}")
+
+    def skills(rows: Rows) -> set[str]:
+        return {step.skill for row in rows.final.values() for step in row.steps} - {"checking a result"}
+
+    first, other = Rows(tmp_path), Rows(tmp_path)
+    with ChatServer(signed) as server:
+        with monkeypatch.context() as patched:
+            asker = asker_of(server)
+            stops = Stops(patched, asker, first, None, last)
+            with pytest.raises(Stopped):
+                first.make(asker, stops.store)
+        tally = other.make(asker_of(server, model="other"), model="other")
+        assert other.final.keys() == TRACES.keys() and skills(other) == {"arithmetic of other"}
+        assert (tally.replies, tally.replayed) == (7, 0)
+        tally = first.make(asker_of(server))
+    assert first.final.keys() == TRACES.keys() and skills(first) == {"arithmetic of teacher"}
+    assert (tally.replies, tally.replayed, server.asked_after_completion) == (7, 0, 0)
+    assert sum(map(len, submitted(server))) == 2 * len(TRACES)
+
+
 def test_batches_of_others_are_left_alone(tmp_path, monkeypatch, chatted):
     """Another run with the same traces on the same account submits the same lines; each fetches its own."""
     with ChatServer(rule) as server:

@@ -8,8 +8,9 @@ already, and so comes quickly to where it was: this is all that going on after a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from drp_hf.records import CorpusRow
 from drp_hf.store import RowStore, content_key
@@ -80,8 +81,17 @@ class Replies:
 
     def exist(self) -> bool:
         """Whether the model has ever answered."""
-        rows = ((key, self.store.get(key)) for key in self.store)
-        return any("reply" in row and key == content_key(self.model, row["request"]) for key, row in rows)
+        return any("reply" in row and self._own(key, row) for key, row in self._rows())
+
+    def files_of_others(self) -> set[str]:
+        """The files with requests to other models that were asked before, those replied to left out."""
+        return {row["file"] for key, row in self._rows() if "file" in row and not self._own(key, row)}
+
+    def _rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        return ((key, self.store.get(key)) for key in self.store)
+
+    def _own(self, key: str, row: Mapping[str, Any]) -> bool:
+        return key == content_key(self.model, row["request"])
 
     def put(self, *answered: tuple[Request, Reply]) -> None:
         """Writes replies with their requests, and returns when all of them are on disk."""

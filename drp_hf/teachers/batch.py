@@ -35,6 +35,8 @@ FILE = "drp_hf_file"
 """The batch's metadata field with the name of its file, which no other file has, whatever it holds."""
 BATCHES = "batches"
 """The store's key of what is under way: the name of each file, and the batch that was made of it."""
+SET_ASIDE = "batches of other models"
+"""The store's key of the same for models that were asked before: their replies come when they are asked again."""
 TOKEN_LIMIT = "token_limit_exceeded"
 """The error's code of a batch that has more tokens than the account may have under way."""
 OVER = ("completed", "failed", "expired", "cancelled")
@@ -82,6 +84,7 @@ class BatchAsker(Asker):
         self._hopeless = ""  # why no request can be answered
         self._answered_before = replies.exist()
         try:
+            _set_aside(replies)
             self._find_again(replies)
             while True:
                 self._fetch(replies)
@@ -266,6 +269,15 @@ class BatchAsker(Asker):
 def _under_way(replies: Replies) -> dict[str, str]:
     """The batch of each file under way; empty for a file whose batch is not known."""
     return replies.store.get(BATCHES) or {}
+
+
+def _set_aside(replies: Replies) -> None:
+    """Sorts what is under way by whether it was asked of this model or of another."""
+    noted = _under_way(replies) | (replies.store.get(SET_ASIDE) or {})
+    others = replies.files_of_others() & noted.keys() if noted else set()
+    own = {name: batch for name, batch in noted.items() if name not in others}
+    if own != _under_way(replies):
+        replies.store.put_many({BATCHES: own, SET_ASIDE: {name: noted[name] for name in others}})
 
 
 def _errors(batch: Any) -> list[Any]:
