@@ -54,7 +54,7 @@ _BRACKET = re.compile(r"\s+\(([A-Za-z][^()\d=]{2,160})\)")
 _TELLING = re.compile(
     r"[^\w\s.:;?'’\"“”-]|(?<!\w)-|-(?!\w)"
     r"|\b(?:not|no|none|nor|neither|never|cannot|without|except|excluding|including|only|but|unless|if|when|mod|i\.e"
-    r"|inclusive|exclusive|positive|negative|nonzero|nonnegative|distinct|different|same|ordered|unordered|odd|even"
+    r"|inclusive|exclusive|positive|negative|non-?\w+|distinct|different|same|ordered|unordered|odd|even"
     r"|at least|at most|exactly|with|up to|more than|less than|fewer than|assuming|min|max|choose)\b|n['’]t\b",
     re.IGNORECASE,
 )
@@ -221,10 +221,15 @@ def _without_asides(text: str, hard: bool) -> str:
     if not _BRACKET.search(text):
         return text
     literal = [found.span() for found in _LITERAL.finditer(text)]
+    telling = [found[1].lower() for found in _BRACKET.finditer(text) if _TELLING.search(found[1])]
+
+    def tells(aside: str) -> bool:
+        # "(adjacent)" says which where another is "(not adjacent)".
+        return bool(_TELLING.search(aside)) or any(each.endswith((f" {aside}", f"-{aside}")) for each in telling)
 
     def told(bracket: re.Match[str]) -> str:
         start, end = bracket.span()
-        aside = (hard or _ASIDE.match(bracket[1])) and not _TELLING.search(bracket[1]) and not read(bracket[0]).values
+        aside = (hard or _ASIDE.match(bracket[1])) and not tells(bracket[1].lower()) and not read(bracket[0]).values
         apart = not _HOLDS.search(text, 0, start) and not _HELD.match(text, end)
         return "" if aside and apart and not any(a < end and start < b for a, b in literal) else bracket[0]
 
