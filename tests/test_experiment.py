@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,6 +80,43 @@ def test_what_does_not_fit_is_refused(tmp_path):
         (tmp_path / "rollout.yaml").write_text(text)
         with pytest.raises(DRPError, match=f"rollout.yaml {message}"):
             read_settings(tmp_path / "rollout.yaml")
+
+
+CHILD = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("ended", flush=True)))
+print("begun", flush=True)
+time.sleep(600)
+"""
+PARENT = f"""
+import sys
+from pathlib import Path
+from drp_hf.commands.parsing import run
+from recipes.experiment.stages import run_stage
+run(run_stage, "sft", {{}}, Path(sys.argv[1]), (sys.executable, "-c", {CHILD!r}))
+"""
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_an_experiment_alone_ends_its_stage_too(sent, status, tmp_path):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path / "sft.yaml")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        process_group=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
+    try:
+        assert parent.stdout.readline() == "begun\n"
+        parent.send_signal(sent)
+        assert parent.wait() == status
+        assert parent.stdout.readline() == "ended\n", "the stage was waited for"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(parent.pid, signal.SIGKILL)  # whatever is left of both
+        parent.stdout.close()
 
 
 @pytest.mark.parametrize(("stage", "name"), [("rollout", "output_dir"), ("prune", "traces"), ("evaluate", "model")])

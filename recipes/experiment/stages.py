@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,15 +30,45 @@ def run_stage(stage: str, settings: Mapping[str, Any], config: Path, launcher: S
 
     Raises:
         DRPError: the command has failed; its own message tells why.
+        SystemExit: SIGTERM came, which has ended the command, too.
     """
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(yaml.safe_dump(dict(settings), sort_keys=False), encoding="utf-8")
     Console(stderr=True).rule(f"drp {stage} --config {config}")
-    status = subprocess.run([*launcher, "drp_hf.cli", *stage.split(), "--config", str(config)]).returncode
+    status = _run([*launcher, "drp_hf.cli", *stage.split(), "--config", str(config)])
     if status == 130:
         raise KeyboardInterrupt
     if status:
         raise DRPError(f"drp {stage} --config {config} ended with status {status}: its message stands above.")
+
+
+def _run(command: Sequence[str]) -> int:
+    """The status that a process ends with; SIGTERM or SIGINT, sent to this one alone, ends both."""
+    process = None
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        if process:
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with subprocess.Popen(command) as process:
+            try:
+                if stopped:  # before the process was known
+                    process.terminate()
+                status = process.wait()
+            except KeyboardInterrupt:
+                process.terminate()
+                process.wait()
+                raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if stopped:
+        raise SystemExit(128 + signal.SIGTERM)
+    return status
 
 
 def read_settings(file: Path) -> dict[str, Any]:
