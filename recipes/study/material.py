@@ -96,6 +96,9 @@ def run_recipe(stage: str, recipe: str, output_dir: Path, settings: Mapping[str,
 def alone(path: Path, wait: bool = True) -> Iterator[None]:
     """Keeps other processes of the study away from what is made at `path`.
 
+    The lock's file stays. Were it deleted, one that waits could lock the old file and one that comes a new one, which
+    not every version of filelock notices, nor every network file system shows.
+
     Args:
         path: whose folder is made, for the lock beside it.
         wait: whether to wait for one that is at it.
