@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +208,32 @@ def test_mistakes_are_told_before_training(corpus, student, tmp_path, changes, m
         main(*configs(corpus, student, tmp_path, **changes))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def with_stop(student, folder, stop):
+    """The student with a chat template that ends a turn with another token."""
+    shutil.copytree(student, folder)
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", stop)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_stop_token_that_generation_ignores_is_refused(corpus, student, pairs, tmp_path):
+    other = with_stop(student, tmp_path / "other", "<repo_name>")
+    _, training, model_config = configs(corpus, other, tmp_path / "run", model={"use_peft": True})
+    with pytest.raises(DRPError, match="ends a turn with '<repo_name>', at which generation does not stop"):
+        make_trainer(Dataset.from_list(pairs), training, model_config)
+
+
+def test_a_chat_template_that_is_not_used_refuses_nothing(corpus, student, tmp_path):
+    """Pairs of plain text end with the tokenizer's own stop token."""
+    other = with_stop(student, tmp_path / "other", "<repo_name>")
+    _, training, model_config = configs(corpus, other, tmp_path / "run", model={"use_peft": True})
+    pairs = Dataset.from_list([{"prompt": "1 + 1 =", "chosen": " 2", "rejected": " two, or 2"}])
+    row = make_trainer(pairs, training, model_config).train_dataset[0]
+    texts = [make_tokenizer().decode(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")]
+    assert texts == ["1 + 1 =", " 2<|im_end|>", " two, or 2<|im_end|>"]
 
 
 def test_rows_without_pairs(student, tmp_path):

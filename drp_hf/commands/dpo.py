@@ -176,7 +176,8 @@ def make_trainer(dataset: Dataset, training: PairConfig, model_config: ModelConf
         processing_class=tokenizer,
         peft_config=get_peft_config(model_config),
     )
-    check_stop(tokenizer, trainer.model.generation_config)
+    if isinstance(dataset[0]["prompt"], list):  # plain text ends with the tokenizer's own stop token
+        check_stop(tokenizer, trainer.model.generation_config)
     if training.precompute_ref_log_probs:
         trainer.ref_model = None  # what it said of the pairs is in the data now
     return trainer
