@@ -112,7 +112,9 @@ def load_model_and_tokenizer(
             model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **kwargs)
             for folder in adapters:
                 check_tokens(folder, base)
-                model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+                adapted = PeftModel.from_pretrained(model, folder)
+                _untie_adapted(adapted.get_base_model())
+                model = adapted.merge_and_unload()
             for weight in model.parameters():  # not `model.to`, which would round the rotary frequencies too
                 weight.data = weight.data.to(dtype)
             model.config.dtype = dtype
@@ -122,6 +124,17 @@ def load_model_and_tokenizer(
     if adapters:
         model.generation_config.eos_token_id = stop_ids(tokenizer, model.generation_config.eos_token_id) or None
     return model.eval(), tokenizer
+
+
+def _untie_adapted(model: PreTrainedModel) -> None:
+    """Parts embeddings and head that are one weight where an adapter is on either: merging would change both."""
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    adapted = [layer.get_base_layer() for layer in (embeddings, head) if isinstance(layer, BaseTunerLayer)]
+    if adapted and head is not None and embeddings.weight is head.weight:
+        adapted[0].weight = torch.nn.Parameter(adapted[0].weight.detach().clone(), requires_grad=False)
 
 
 def load_generation_config(name: str, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:

@@ -135,6 +135,37 @@ def test_an_adapter_of_tokens_that_its_base_has_not(chain, tmp_path):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "trained",
+    [
+        {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["lm_head"]},
+        {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["embed_tokens"]},
+        {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "ensure_weight_tying": True},
+    ],
+)
+def test_an_adapter_that_trains_one_of_two_tied_weights(chain, tmp_path, monkeypatch, trained):
+    """Embeddings and head of its base are the same weight; merged they are what the adapter has made of each."""
+    monkeypatch.setenv("DRP_CACHE", str(tmp_path / "cache"))
+    config = LlamaConfig.from_pretrained(chain[0] / "plain", tie_word_embeddings=True)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "tied")
+    load_tokenizer(str(chain[0] / "plain")).save_pretrained(tmp_path / "tied")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "tied", dtype=torch.float32)
+    adapted = get_peft_model(base, LoraConfig(r=2, init_lora_weights=False, task_type="CAUSAL_LM", **trained))
+    for name, weight in adapted.named_parameters():
+        if "modules_to_save" in name:
+            weight.data += torch.randn_like(weight) / 10
+    adapted.save_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        expected = adapted.eval()(IDS).logits
+        merged, _ = load_model_and_tokenizer(str(tmp_path / "adapter"), dtype="float32")
+        torch.testing.assert_close(merged(IDS).logits, expected)
+        saved = AutoModelForCausalLM.from_pretrained(local_model_dir(str(tmp_path / "adapter"), "float32"))
+        torch.testing.assert_close(saved(IDS).logits, expected)
+
+
 def test_names_that_lead_nowhere(tmp_path):
     with pytest.raises(DRPError, match="No model found under"):
         load_model_and_tokenizer(str(tmp_path / "none"))
