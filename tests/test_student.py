@@ -12,7 +12,7 @@ import torch
 import yaml
 from datasets import Dataset
 from huggingface_hub import ModelCard
-from peft import LoraConfig, PeftConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LogitsProcessor
 from trl import ModelConfig
@@ -214,6 +214,22 @@ def test_the_card_serves_the_adapters_that_vllm_takes(adapter, served):
     command = written.partition("vllm serve me/base --tokenizer me/drp --enable-lora --lora-modules drp")[2]
     assert command.startswith(served) if served else "vllm" not in written
     assert written.count("```") % 2 == 0 and "pipeline(" not in written
+
+
+@pytest.mark.parametrize(
+    ("trained", "called"),
+    [
+        (LoraConfig(r=8, target_modules=["q_proj"]), "a LoRA adapter of rank 8;"),
+        (LoraConfig(r=8, target_modules=["q_proj"], rank_pattern={"q_proj": 64}), "a LoRA adapter of rank 8 to 64;"),
+        (IA3Config(target_modules=["k_proj"], feedforward_modules=[]), "an adapter (IA3);"),
+    ],
+)
+def test_the_card_calls_an_adapter_without_a_run_what_its_config_says(student, tmp_path, monkeypatch, trained, called):
+    get_peft_model(AutoModelForCausalLM.from_pretrained(student), trained).save_pretrained(tmp_path / "made")
+    load_tokenizer(str(student)).save_pretrained(tmp_path / "made")
+    monkeypatch.setattr("drp_hf.hub.student.is_local", lambda name: False)
+    text = card_of(student_publication(tmp_path / "made", "me/student", tmp_path / "work", "adapter")).text
+    assert f"The weights here are {called} they need the base model." in text and "rank 16" not in text
 
 
 class Always(LogitsProcessor):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from huggingface_hub import ModelCard, ModelCardData
-from peft import PeftConfig
+from peft import PeftConfig, PeftType
 
 from drp_hf.engines.vllm import rank_limit
 from drp_hf.hub.eval_results import PLOTS, Result, model_index, plot_path
@@ -64,6 +64,7 @@ def student_card(
         title=title,
         student=student,
         is_adapter=adapter is not None,
+        kind=_kind(adapter) if adapter else None,
         base=student.base if student.is_direct else student.trained_from,
         stops=list(stops),
         rank_limit=rank_limit(adapter) if adapter else None,
@@ -75,3 +76,11 @@ def student_card(
         plot_path=plot_path,
         version=student.versions.get("drp_hf", __version__),
     )
+
+
+def _kind(adapter: PeftConfig) -> str:
+    """What an adapter is called."""
+    if adapter.peft_type != PeftType.LORA:
+        return f"an adapter ({adapter.peft_type.value})"
+    ranks = {adapter.r, *adapter.rank_pattern.values()}
+    return "a LoRA adapter of rank " + " to ".join(map(str, sorted({min(ranks), max(ranks)})))
