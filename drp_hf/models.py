@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drp_hf.embedded import cache_dir, resolve
 from drp_hf.errors import DRPError
@@ -26,58 +26,83 @@ ADAPTER_CONFIG = "adapter_config.json"
 RUN_FILES = ("run.json", "trainer_state.json", "training_args.bin")
 """What a training writes beside the model: when it ran, and how it went."""
 TOKENIZER_FILES = ("*token*", "*.jinja")
+DEFAULT_BRANCH = "main"
 
 
-def adapter_chain(name: str) -> tuple[str, list[str]]:
-    """Follows adapters down to the plain model they stand on.
+class Chain(NamedTuple):
+    """A plain model and the adapters on it.
+
+    Args:
+        base: the plain model's folder or Hub name.
+        revision: of the plain model on the Hub: branch, tag or commit.
+        adapters: folders from the lowest to the highest; empty for a plain model.
+    """
+
+    base: str
+    revision: str
+    adapters: list[str]
+
+    @property
+    def pinned_base(self) -> str:
+        """The base with its revision, unless that is the default branch."""
+        return self.base if self.revision == DEFAULT_BRANCH else f"{self.base}@{self.revision}"
+
+
+def adapter_chain(name: str, revision: str | None = None) -> Chain:
+    """Follows adapters down to the plain model they stand on, at the revision that they were trained on.
+
+    Adapters on the Hub are downloaded.
 
     Args:
         name: `smollm2-embedded`, a local folder (model or LoRA adapter) or a model's name on the Hub.
-
-    Returns:
-        The plain model's folder or Hub name, and the adapter folders from the lowest to the highest (empty for a plain
-        model).
+        revision: branch, tag or commit of a model on the Hub; the default branch if not given.
 
     Raises:
         DRPError: the folder holds neither a model nor an adapter, or an adapter names no base.
     """
     adapters: list[str] = []
-    name = resolve(name)
-    while config := _adapter_config(name):
-        if name in adapters:
+    name, revision = resolve(name), revision or DEFAULT_BRANCH
+    while config := _adapter_config(name, revision):
+        folder = name if Path(name).is_dir() else _downloaded_adapter(name, revision)
+        if folder in adapters:
             raise DRPError(f"The adapter {name} stands on itself: correct base_model_name_or_path in {config}.")
-        adapters.insert(0, name)
-        base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if not base:
+        adapters.insert(0, folder)
+        settings = json.loads(config.read_text(encoding="utf-8"))
+        if not settings.get("base_model_name_or_path"):
             raise DRPError(f"{config} names no base_model_name_or_path: add the model the adapter was trained on.")
-        name = resolve(base)
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        name, revision = resolve(settings["base_model_name_or_path"]), settings.get("revision") or DEFAULT_BRANCH
+    if not Path(name).is_dir():
+        return Chain(name, revision, adapters)
+    if not (Path(name) / "config.json").is_file():
         raise DRPError(f"The folder {name} holds neither a model (config.json) nor an adapter ({ADAPTER_CONFIG}).")
-    return name, adapters
+    return Chain(name, DEFAULT_BRANCH, adapters)
 
 
-def load_tokenizer(name: str, **kwargs: Any) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str, revision: str | None = None, **kwargs: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of a model or adapter: the highest one in the chain of adapters that was saved with its folder.
 
     Args:
-        name: as in [`adapter_chain`].
+        name, revision: as in [`adapter_chain`].
         **kwargs: passed on to `AutoTokenizer.from_pretrained`.
     """
-    return _tokenizer(*adapter_chain(name), **kwargs)
+    return _tokenizer(adapter_chain(name, revision), **kwargs)
 
 
-def _tokenizer(base: str, adapters: list[str], **kwargs: Any) -> PreTrainedTokenizerBase:
+def _tokenizer(chain: Chain, **kwargs: Any) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    own = [folder for folder in adapters if (Path(folder) / "tokenizer_config.json").is_file()]
+    source, revision = chain.base, chain.revision
+    for folder in map(Path, chain.adapters):
+        if (folder / "tokenizer_config.json").is_file():
+            source, revision = str(folder), DEFAULT_BRANCH
     try:
-        return AutoTokenizer.from_pretrained(own[-1] if own else base, **kwargs)
+        return AutoTokenizer.from_pretrained(source, revision=revision, **kwargs)
     except OSError as error:
-        raise _not_found(base) from error
+        raise _not_found(source, revision) from error
 
 
 def load_model_and_tokenizer(
-    name: str, dtype: Any = "auto", **kwargs: Any
+    name: str, dtype: Any = "auto", revision: str | None = None, **kwargs: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Loads a causal language model with its tokenizer; adapters are merged into their base.
 
@@ -85,7 +110,7 @@ def load_model_and_tokenizer(
     What is merged stops at the tokenizer's stop token, too, which an adapter's folder tells nowhere else.
 
     Args:
-        name: as in [`adapter_chain`].
+        name, revision: as in [`adapter_chain`].
         dtype: `torch.dtype` or its name for the returned weights; `"auto"` takes the plain model's own.
         **kwargs: passed on to `AutoModelForCausalLM.from_pretrained`.
 
@@ -98,20 +123,21 @@ def load_model_and_tokenizer(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    base, adapters = adapter_chain(name)
-    shared = {key: kwargs[key] for key in ("revision", "trust_remote_code") if key in kwargs}
+    chain = adapter_chain(name, revision)
+    base, revision, adapters = chain
+    shared = {key: kwargs[key] for key in ("trust_remote_code",) if key in kwargs}
     try:
         if not adapters:
-            model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **kwargs)
+            model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, revision=revision, **kwargs)
         else:
             from peft import PeftModel
 
             if dtype == "auto":
-                dtype = AutoConfig.from_pretrained(base, **shared).dtype
+                dtype = AutoConfig.from_pretrained(base, revision=revision, **shared).dtype
             dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
-            model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, **kwargs)
+            model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, revision=revision, **kwargs)
             for folder in adapters:
-                check_tokens(folder, base)
+                check_tokens(folder, base, revision)
                 adapted = PeftModel.from_pretrained(model, folder)
                 _untie_adapted(adapted.get_base_model())
                 model = adapted.merge_and_unload()
@@ -119,8 +145,8 @@ def load_model_and_tokenizer(
                 weight.data = weight.data.to(dtype)
             model.config.dtype = dtype
     except OSError as error:
-        raise _not_found(base) from error
-    tokenizer = _tokenizer(base, adapters, **shared)
+        raise _not_found(base, revision) from error
+    tokenizer = _tokenizer(chain, **shared)
     if adapters:
         model.generation_config.eos_token_id = stop_ids(tokenizer, model.generation_config.eos_token_id) or None
     return model.eval(), tokenizer
@@ -137,12 +163,15 @@ def _untie_adapted(model: PreTrainedModel) -> None:
         adapted[0].weight = torch.nn.Parameter(adapted[0].weight.detach().clone(), requires_grad=False)
 
 
-def load_generation_config(name: str, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+def load_generation_config(
+    name: str, tokenizer: PreTrainedTokenizerBase, revision: str = DEFAULT_BRANCH
+) -> GenerationConfig:
     """How a plain model generates, with every token that ends a completion; where it does not say, its config does.
 
     Args:
         name: the plain model's folder or Hub name.
         tokenizer: of the model or of an adapter on it.
+        revision: of the model on the Hub.
 
     Raises:
         DRPError: nothing is found under that name.
@@ -150,12 +179,12 @@ def load_generation_config(name: str, tokenizer: PreTrainedTokenizerBase) -> Gen
     from transformers import AutoConfig, GenerationConfig
 
     try:
-        config = GenerationConfig.from_pretrained(name)
+        config = GenerationConfig.from_pretrained(name, revision=revision)
     except OSError:  # not every model has one
         try:
-            config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(name))
+            config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(name, revision=revision))
         except OSError as error:
-            raise _not_found(name) from error
+            raise _not_found(name, revision) from error
     config.eos_token_id = stop_ids(tokenizer, config.eos_token_id) or None
     return config
 
@@ -166,23 +195,24 @@ def stop_ids(tokenizer: PreTrainedTokenizerBase, generation_config_eos: int | li
     return sorted({token for token in [*eos, tokenizer.eos_token_id] if token is not None})
 
 
-def check_tokens(adapter: str, base: str) -> None:
+def check_tokens(adapter: str, base: str, revision: str = DEFAULT_BRANCH) -> None:
     """Refuses an adapter that trains tokens which its base has not: TRL adds them with another model's chat template.
 
     Args:
-        adapter: its folder or Hub name.
-        base: that of the plain model.
+        adapter: its folder.
+        base: folder or Hub name of the plain model.
+        revision: of the plain model on the Hub.
 
     Raises:
         DRPError: there are such tokens.
     """
     from transformers import AutoConfig
 
-    indices = json.loads(_adapter_config(adapter).read_bytes()).get("trainable_token_indices")
+    indices = json.loads((Path(adapter) / ADAPTER_CONFIG).read_bytes()).get("trainable_token_indices")
     if not indices:
         return
     of_layers = indices.values() if isinstance(indices, dict) else [indices]
-    size = AutoConfig.from_pretrained(base).get_text_config().vocab_size
+    size = AutoConfig.from_pretrained(base, revision=revision).get_text_config().vocab_size
     if any(index >= size for layer in of_layers for index in layer):
         raise DRPError(
             f"The adapter {adapter} was trained with tokens added to the {size:,} of its base, so that it cannot be "
@@ -191,7 +221,7 @@ def check_tokens(adapter: str, base: str) -> None:
 
 
 def model_identity(name: str) -> list[str]:
-    """What makes a model that model: the content of local folders, the name of one on the Hub.
+    """What makes a model that model: the content of adapters and local folders, the name of a base on the Hub.
 
     What a training leaves beside a model is no part of it, nor is what lies in folders below it, as checkpoints do.
     """
@@ -200,8 +230,9 @@ def model_identity(name: str) -> list[str]:
         files = (file for file in Path(part).iterdir() if file.name not in RUN_FILES)
         return fingerprint(part, files)
 
-    base, adapters = adapter_chain(name)
-    return [identity(part) if Path(part).is_dir() else part for part in [base, *adapters]]
+    chain = adapter_chain(name)
+    base = identity(chain.base) if Path(chain.base).is_dir() else chain.pinned_base
+    return [base, *map(identity, chain.adapters)]
 
 
 def parameter_count(name: str) -> int | None:
@@ -217,9 +248,10 @@ def parameter_count(name: str) -> int | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
     from safetensors import safe_open
 
-    base, _ = adapter_chain(name)
+    base, revision, _ = adapter_chain(name)
     try:
-        folder = Path(base if Path(base).is_dir() else snapshot_download(base, local_files_only=True))
+        is_local = Path(base).is_dir()
+        folder = Path(base if is_local else snapshot_download(base, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
     config, files = folder / "config.json", sorted(folder.glob("model*.safetensors"))
@@ -265,31 +297,32 @@ def plain_head(model: PreTrainedModel) -> torch.nn.Module | None:
     return head if torch.allclose(plain.float(), logits.float(), rtol=1e-4, atol=1e-6) else None
 
 
-def local_model_dir(name: str, dtype: str = "auto") -> str:
+def local_model_dir(name: str, dtype: str = "auto", revision: str | None = None) -> str:
     """A name that any other program can load: adapters are merged once into a plain model in the cache.
 
     Args:
-        name: as in [`adapter_chain`].
+        name, revision: as in [`adapter_chain`].
         dtype: of a merged model's weights; `"auto"` takes the plain model's own.
 
     Returns:
         The folder or Hub name of a plain model with its tokenizer. For an adapter, a folder below
-        [`~drp_hf.embedded.cache_dir`] that is keyed by the content of the adapters, the name of the base and `dtype`.
+        [`~drp_hf.embedded.cache_dir`] that is keyed by the content of the adapters, the base with its revision, and
+        `dtype`.
     """
-    base, adapters = adapter_chain(name)
-    if not adapters:
-        return base
+    chain = adapter_chain(name, revision)
+    if not chain.adapters:
+        return chain.base
     # Only what decides the merged model: a run folder also holds logs, checkpoints and cards.
     decisive = [
         file
-        for folder in adapters
+        for folder in chain.adapters
         for pattern in ("adapter_*", *TOKENIZER_FILES)
         for file in sorted(Path(folder).glob(pattern))
     ]
-    key = hashlib.sha256("\n".join([base, dtype, *map(fingerprint, decisive)]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([chain.pinned_base, dtype, *map(fingerprint, decisive)]).encode()).hexdigest()[:16]
     target = cache_dir() / f"merged-{key}"
     if not (target / "config.json").exists():
-        model, tokenizer = load_model_and_tokenizer(name, dtype)
+        model, tokenizer = load_model_and_tokenizer(name, dtype, revision)
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
@@ -300,7 +333,7 @@ def local_model_dir(name: str, dtype: str = "auto") -> str:
     return str(target)
 
 
-def served_parts(name: str, dtype: str = "auto") -> tuple[str, str | None]:
+def served_parts(name: str, dtype: str = "auto") -> tuple[str, str, str | None]:
     """A model for a program that can put one adapter on a plain model by itself.
 
     Args:
@@ -308,28 +341,39 @@ def served_parts(name: str, dtype: str = "auto") -> tuple[str, str | None]:
         dtype: as in [`local_model_dir`].
 
     Returns:
-        The plain model, into which all adapters but the topmost are merged, and the topmost one's folder; None where
-        there is none.
+        The plain model, into which all adapters but the topmost are merged, its revision, and the topmost one's
+        folder; None where there is none.
     """
-    base, adapters = adapter_chain(name)
-    if not adapters:
-        return base, None
-    plain = local_model_dir(adapters[-2], dtype) if len(adapters) > 1 else base
-    return plain, str(_adapter_config(adapters[-1]).parent)
+    base, revision, adapters = adapter_chain(name)
+    if len(adapters) < 2:
+        return base, revision, adapters[0] if adapters else None
+    return local_model_dir(adapters[-2], dtype), DEFAULT_BRANCH, adapters[-1]
 
 
-def _adapter_config(name: str) -> Path | None:
+def _adapter_config(name: str, revision: str) -> Path | None:
     from transformers.utils.peft_utils import find_adapter_config_file
 
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_like_path and not Path(name).is_dir():
         raise _not_found(name)
-    config = find_adapter_config_file(name)
+    try:
+        config = find_adapter_config_file(name, revision=revision)
+    except OSError as error:
+        raise _not_found(name, revision) from error
     return Path(config) if config else None
 
 
-def _not_found(name: str) -> DRPError:
+def _downloaded_adapter(name: str, revision: str) -> str:
+    """The folder of an adapter of the Hub, with its tokenizer, if it has one."""
+    from huggingface_hub import snapshot_download
+
+    wanted = ["adapter_*", *TOKENIZER_FILES, "vocab.*", "merges.txt"]
+    return snapshot_download(name, revision=revision, allow_patterns=wanted)
+
+
+def _not_found(name: str, revision: str = DEFAULT_BRANCH) -> DRPError:
+    at = "" if revision == DEFAULT_BRANCH else f" at the revision {revision!r}"
     return DRPError(
-        f"No model found under {name!r}: give smollm2-embedded, a folder with a model or an adapter, or the name of a "
-        "model on the Hub that can be reached from here."
+        f"No model found under {name!r}{at}: give smollm2-embedded, a folder with a model or an adapter, or the name "
+        "of a model on the Hub that can be reached from here."
     )

@@ -50,10 +50,10 @@ def chain(tmp_path_factory):
 
 def test_adapters_are_followed_down_to_the_plain_model(chain):
     folder, _ = chain
-    expected = (str(folder / "plain"), [str(folder / "first"), str(folder / "second")])
+    expected = (str(folder / "plain"), "main", [str(folder / "first"), str(folder / "second")])
     assert adapter_chain(str(folder / "second")) == expected
-    assert adapter_chain(str(folder / "plain")) == (str(folder / "plain"), [])
-    assert adapter_chain("smollm2-embedded") == (resolve("smollm2-embedded"), [])
+    assert adapter_chain(str(folder / "plain")) == (str(folder / "plain"), "main", [])
+    assert adapter_chain("smollm2-embedded") == (resolve("smollm2-embedded"), "main", [])
 
 
 def test_parameters_that_are_stored_twice_count_once(tmp_path):

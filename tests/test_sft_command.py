@@ -277,7 +277,7 @@ def test_an_adapter_on_an_adapter_names_it_and_nothing_is_looked_for_elsewhere(c
     main(*configs(corpus, student, first, training=saving, model=model))
     main(*configs(corpus, first, second, training=saving, model=model))
     for folder in (second, second / "checkpoint-1"):
-        assert adapter_chain(str(folder)) == (str(student), [str(first), str(folder)])
+        assert adapter_chain(str(folder)) == (str(student), "main", [str(first), str(folder)])
     assert not [warning for warning in recwarn if "Could not find a config file" in str(warning.message)]
 
 

@@ -88,7 +88,7 @@ def load_student_tokenizer(training: DRPConfig, model_config: ModelConfig) -> Pr
     """The student's tokenizer as the trainer would set it."""
     from drp_hf.models import load_tokenizer
 
-    tokenizer = load_tokenizer(model_config.model_name_or_path)
+    tokenizer = load_tokenizer(model_config.model_name_or_path, model_config.model_revision)
     if training.eos_token is not None:
         tokenizer.eos_token = training.eos_token
     if training.chat_template_path is not None:

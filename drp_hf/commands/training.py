@@ -19,8 +19,15 @@ from drp_hf.corpus.folder import rows_fingerprint
 from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
 from drp_hf.hub.student import MERGED
-from drp_hf.hub.student_run import deciding, read_run
-from drp_hf.models import TOKENIZER_FILES, adapter_chain, load_model_and_tokenizer, local_model_dir, model_identity
+from drp_hf.hub.student_run import deciding, is_local, read_run
+from drp_hf.models import (
+    DEFAULT_BRANCH,
+    TOKENIZER_FILES,
+    adapter_chain,
+    load_model_and_tokenizer,
+    local_model_dir,
+    model_identity,
+)
 from drp_hf.provenance import fingerprint, write_run_info
 
 if TYPE_CHECKING:
@@ -98,7 +105,13 @@ def check(stage: str, arguments: StudentArguments, training: TrainingArguments, 
         raise DRPError(
             f"drp {stage} has no evaluation data: remove eval_strategy and use drp evaluate on the student."
         )
-    check_base(training, model_config.model_name_or_path, model_config.use_peft, arguments.merge)
+    name, revision = model_config.model_name_or_path, model_config.model_revision
+    if revision not in (None, DEFAULT_BRANCH) and is_local(name):
+        raise DRPError(
+            f"model_revision is {revision!r}, and {name} is on this machine, where there are no revisions: remove it; "
+            "the base of an adapter is loaded at the revision that its adapter_config.json names."
+        )
+    check_base(training, name, model_config.use_peft, arguments.merge)
 
 
 def load_rows(arguments: StudentArguments) -> Dataset:
@@ -143,14 +156,14 @@ def load_student(
     from trl import get_quantization_config
 
     quantization = get_quantization_config(model_config)
-    name = model_config.model_name_or_path
+    name, revision = model_config.model_name_or_path, model_config.model_revision
     # An adapter can be merged neither into weights that are cut nor into quantized ones.
-    is_adapter = bool(adapter_chain(name)[1])
+    is_adapter = bool(adapter_chain(name, revision).adapters)
     with uncut(training) if is_adapter else nullcontext():
         model, tokenizer = load_model_and_tokenizer(
-            local_model_dir(name) if quantization else name,
+            local_model_dir(name, revision=revision) if quantization else name,
             dtype=model_config.dtype,
-            revision=model_config.model_revision,
+            revision=revision,
             trust_remote_code=training.trust_remote_code,
             attn_implementation=model_config.attn_implementation,
             quantization_config=quantization,
@@ -178,6 +191,8 @@ def train_and_save(
     from drp_hf.hub.training import corpus_commit
 
     trainer.base = model_config.model_name_or_path
+    if model_config.model_revision != DEFAULT_BRANCH:
+        trainer.base_revision = model_config.model_revision
     checkpoint = checkpoint_to_resume(training)
     if trainer.is_world_process_zero():
         # Before the training: cards of checkpoints tell of it, and what it reads may change on the way.

@@ -313,7 +313,7 @@ def describe_model(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedConfig
     """
     from transformers import AutoConfig
 
-    base, _ = adapter_chain(name)
+    base, revision, _ = adapter_chain(name)
     tokenizer = load_tokenizer(name)
-    config = AutoConfig.from_pretrained(base)
-    return tokenizer, config, load_generation_config(base, tokenizer).eos_token_id or []
+    config = AutoConfig.from_pretrained(base, revision=revision)
+    return tokenizer, config, load_generation_config(base, tokenizer, revision).eos_token_id or []

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from drp_hf.engines.base import LocalEngine, Sampling, describe_model
 from drp_hf.errors import DRPError
-from drp_hf.models import cpu_dtype, local_model_dir, served_parts
+from drp_hf.models import DEFAULT_BRANCH, cpu_dtype, local_model_dir, served_parts
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -73,7 +73,7 @@ class VLLMEngine(LocalEngine):
         on_cpu = current_platform.is_cpu()
         if dtype == "auto" and on_cpu:
             dtype = cpu_dtype()
-        folder, adapter = _parts(model, dtype, on_cpu if merge is None else merge)
+        folder, revision, adapter = _parts(model, dtype, on_cpu if merge is None else merge)
         self.adapter = LoRARequest(model, 1, adapter) if adapter else None
         rank = rank_limit(PeftConfig.from_pretrained(adapter)) if adapter else None
         lora = {"enable_lora": True, "max_lora_rank": rank} if adapter else {}
@@ -83,6 +83,8 @@ class VLLMEngine(LocalEngine):
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
         arguments = EngineArgs(
             model=folder,
+            revision=revision,
+            tokenizer_revision=revision,
             dtype=dtype,
             seed=seed,
             max_model_len=self.context_length,
@@ -136,16 +138,16 @@ class VLLMEngine(LocalEngine):
                 self.engine.abort_request(list(unfinished))
 
 
-def _parts(model: str, dtype: str, merge: bool) -> tuple[str, str | None]:
-    """The plain model that vLLM loads, and the adapter that it puts on top."""
+def _parts(model: str, dtype: str, merge: bool) -> tuple[str, str, str | None]:
+    """The plain model that vLLM loads, its revision, and the adapter that it puts on top."""
     if merge:
-        return local_model_dir(model, dtype), None
-    folder, adapter = served_parts(model, dtype)
+        return local_model_dir(model, dtype), DEFAULT_BRANCH, None
+    folder, revision, adapter = served_parts(model, dtype)
     if adapter and (reason := why_merged(PeftConfig.from_pretrained(adapter))):
         message = f"The adapter {adapter} is merged into its base, as vLLM cannot serve {reason}."
         Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
-        return local_model_dir(model, dtype), None
-    return folder, adapter
+        return local_model_dir(model, dtype), DEFAULT_BRANCH, None
+    return folder, revision, adapter
 
 
 def why_merged(config: PeftConfig) -> str:

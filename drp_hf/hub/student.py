@@ -13,6 +13,7 @@ from drp_hf.hub.publication import CARD, Publication
 from drp_hf.hub.student_run import checkpoint_step, is_local, license_of, read_run, student_of
 from drp_hf.models import (
     ADAPTER_CONFIG,
+    DEFAULT_BRANCH,
     adapter_chain,
     check_tokens,
     load_generation_config,
@@ -83,12 +84,14 @@ def student_publication(
     files = _adapter_files(folder) if as_adapter else _model_files(model)
     tokenizer = load_tokenizer(str(folder))
     files |= _tokenizer_files(tokenizer, Path(work_dir))
-    generation = load_generation_config(adapter_chain(str(model))[0], tokenizer)
+    base, base_revision, _ = adapter_chain(str(model))
+    generation = load_generation_config(base, tokenizer, base_revision)
     if not as_adapter:  # with an adapter nobody would read it
         files[GENERATION_CONFIG] = generation.to_json_string().encode()
 
     opens_think = check_template(tokenizer, generation, str(folder))
-    student = student_of(read_run(folder) if run is None else run, _base(folder) if is_adapter else None, corpus)
+    stands_on = _base(folder) if is_adapter else (None, None)
+    student = student_of(read_run(folder) if run is None else run, *stands_on, corpus)
     results = read_results(before, after, ("before", repo_id.rpartition("/")[2]))
     if results and not _is_own(results[0].model, folder, repo_id):
         logger.warning(
@@ -126,8 +129,10 @@ def _is_own(model: str, folder: Path, repo_id: str) -> bool:
     return model == repo_id or Path(model).resolve() in (folder.resolve(), (folder / MERGED).resolve())
 
 
-def _base(folder: Path) -> str | None:
-    return json.loads((folder / ADAPTER_CONFIG).read_bytes()).get("base_model_name_or_path")
+def _base(folder: Path) -> tuple[str | None, str | None]:
+    """What an adapter names as its base, and that one's revision."""
+    config = json.loads((folder / ADAPTER_CONFIG).read_bytes())
+    return config.get("base_model_name_or_path"), config.get("revision")
 
 
 def _merged(folder: Path) -> Path:
@@ -145,13 +150,13 @@ def _adapter_files(folder: Path) -> dict[str, Path | bytes]:
     Raises:
         DRPError: the weights are missing, or others could not load the base, or the adapter on it.
     """
-    base = _base(folder)
+    base, revision = _base(folder)
     instead = "publish the whole model instead (merged)"
     if not base or is_local(base):
         raise DRPError(f"{folder} is an adapter for {base}, which nobody can load from the Hub: {instead}.")
-    if len(adapter_chain(str(folder))[1]) > 1:
+    if len(adapter_chain(str(folder)).adapters) > 1:
         raise DRPError(f"{folder} is an adapter for {base}, an adapter itself, which no program follows: {instead}.")
-    check_tokens(str(folder), base)
+    check_tokens(str(folder), base, revision or DEFAULT_BRANCH)
     if not (folder / ADAPTER).is_file():
         raise DRPError(f"{folder} has no {ADAPTER}: train again, or save the adapter as safetensors.")
     return {name: folder / name for name in (ADAPTER, ADAPTER_CONFIG)}

@@ -16,6 +16,7 @@ from huggingface_hub import HfApi
 from drp_hf.embedded import EMBEDDED, EMBEDDED_ON_HUB, NAMES, STUDENT, STUDENT_PROMPT
 from drp_hf.engines.base import QUESTION, put
 from drp_hf.hub.remote import NO_ANSWER
+from drp_hf.models import DEFAULT_BRANCH
 from drp_hf.provenance import read_run_info
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -142,12 +143,15 @@ def checkpoint_step(folder: Path) -> int | None:
     return int(numbered[1]) if numbered else None
 
 
-def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = None) -> Student:
+def student_of(
+    run: Mapping[str, Any], base: str | None, base_revision: str | None = None, corpus: str | None = None
+) -> Student:
     """What made a student.
 
     Args:
         run: the content of `run.json`.
         base: the model it was trained from, where the run does not say.
+        base_revision: that one's, where the run does not say.
         corpus: the corpus's name on the Hub, where the training read it from a folder.
     """
     from trl import DPOConfig, ModelConfig
@@ -157,7 +161,9 @@ def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = No
     config = run.get("config", {})
     if run.get("stage") not in ("sft", "dpo"):
         found = hub_name(base)
-        return Student(base=found, trained_from=found, corpus=corpus, corpus_on_hub=corpus is not None)
+        revision = _unless(base_revision, DEFAULT_BRANCH) if found == base else None
+        on_hub = {"corpus": corpus, "corpus_on_hub": corpus is not None}
+        return Student(base=found, base_revision=revision, trained_from=found, **on_hub)
     model, training, arguments = config["model"], config["training"], config["arguments"]
     data_set, inputs = arguments.get("dataset"), run.get("inputs", {})
     # What was read on the machine of the training has a fingerprint there, also what cannot be seen from here.
@@ -173,7 +179,7 @@ def student_of(run: Mapping[str, Any], base: str | None, corpus: str | None = No
         stage=run["stage"],
         base=base,
         trained_from=trained_from if named or trained_from is None else Path(trained_from).name,
-        base_revision=_unless(model.get("model_revision"), "main"),
+        base_revision=_unless(model.get("model_revision"), DEFAULT_BRANCH),
         corpus=corpus or (Path(data_set).name if local else data_set),
         corpus_on_hub=corpus is not None or (data_set is not None and not local),
         corpus_view=arguments.get("dataset_config"),

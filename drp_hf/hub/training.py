@@ -26,7 +26,7 @@ from drp_hf.hub.publication import Published, PushOptions, check_target, publish
 from drp_hf.hub.remote import Remote, in_one_sentence
 from drp_hf.hub.student import Weights, student_publication
 from drp_hf.hub.student_run import is_local, student_of
-from drp_hf.models import ADAPTER_CONFIG, stop_ids
+from drp_hf.models import ADAPTER_CONFIG, DEFAULT_BRANCH, stop_ids
 from drp_hf.provenance import versions
 
 if TYPE_CHECKING:
@@ -104,11 +104,13 @@ class PublishingTrainer:
         run: what makes the student, as `run.json` tells it; of a trainer in a script what the trainer knows.
         base: what the user calls the model that is trained. A saved adapter names it; without it, what PEFT finds: the
             folder it was loaded from, below which adapters that were merged into it are lost.
+        base_revision: the revision of `base` on the Hub, which a saved adapter names, too.
     """
 
     stage: str
     run: Mapping[str, Any] | None = None
     base: str | None = None
+    base_revision: str | None = None
     _dataset_name: str | None = None
     _tags: Sequence[str] = ()
     _checkpoints: CheckpointPublisher | None = None
@@ -183,7 +185,8 @@ class PublishingTrainer:
         if self.base is not None and is_peft_model(self.model) and self.args.should_save:
             # Only now: PEFT reads the base's configuration, which it would look for on the Hub by any other name.
             config = Path(output_dir or self.args.output_dir) / ADAPTER_CONFIG
-            named = {**json.loads(config.read_bytes()), "base_model_name_or_path": self.base}
+            names = {"base_model_name_or_path": self.base, "revision": self.base_revision}
+            named = {**json.loads(config.read_bytes()), **names}
             config.write_text(json.dumps(named, indent=2), encoding="utf-8")
 
     def push_to_hub(
@@ -249,7 +252,7 @@ class PublishingTrainer:
             return self.run
         adapter, model = self._adapter, {"model_name_or_path": self._base}
         if adapter is not None:
-            model |= _adapter_settings(adapter)
+            model |= {"model_revision": adapter.revision or DEFAULT_BRANCH, **_adapter_settings(adapter)}
         config = {"arguments": {"dataset": self._dataset_name}, "training": self.args.to_dict(), "model": model}
         inputs = {self._dataset_name: corpus_commit(self.train_dataset)} if self._dataset_name else {}
         return {"stage": self.stage, "config": config, "versions": versions(), "inputs": inputs}
