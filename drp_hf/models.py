@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 RUN_FILES = ("run.json", "trainer_state.json", "training_args.bin")
 """What a training writes beside the model: when it ran, and how it went."""
+CHAT_TEMPLATE = "chat_template.jinja"
 TOKENIZER_FILES = ("*token*", "*.jinja")
 DEFAULT_BRANCH = "main"
 
@@ -81,6 +82,8 @@ def adapter_chain(name: str, revision: str | None = None) -> Chain:
 def load_tokenizer(name: str, revision: str | None = None, **kwargs: Any) -> PreTrainedTokenizerBase:
     """The tokenizer of a model or adapter: the highest one in the chain of adapters that was saved with its folder.
 
+    A chat template that lies alone in the folder of an adapter above goes before the tokenizer's own.
+
     Args:
         name, revision: as in [`adapter_chain`].
         **kwargs: passed on to `AutoTokenizer.from_pretrained`.
@@ -91,14 +94,19 @@ def load_tokenizer(name: str, revision: str | None = None, **kwargs: Any) -> Pre
 def _tokenizer(chain: Chain, **kwargs: Any) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    source, revision = chain.base, chain.revision
+    source, revision, template = chain.base, chain.revision, None
     for folder in map(Path, chain.adapters):
         if (folder / "tokenizer_config.json").is_file():
-            source, revision = str(folder), DEFAULT_BRANCH
+            source, revision, template = str(folder), DEFAULT_BRANCH, None
+        elif (folder / CHAT_TEMPLATE).is_file():
+            template = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")
     try:
-        return AutoTokenizer.from_pretrained(source, revision=revision, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **kwargs)
     except OSError as error:
         raise _not_found(source, revision) from error
+    if template is not None:
+        tokenizer.chat_template = template
+    return tokenizer
 
 
 def load_model_and_tokenizer(

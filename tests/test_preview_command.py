@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from trl import ModelConfig
 from drp_hf.commands.preview import PreviewArguments, main
 from drp_hf.corpus.builder import SAMPLE_DIR
 from drp_hf.drp_config import DRPConfig
+from drp_hf.embedded import resolve
 from drp_hf.errors import DRPError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +45,14 @@ def test_settings_of_the_tokenizer_count(tmp_path):
     template.write_text("{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}")
     (view,) = main(*configs({"rows": 1}, {"chat_template_path": str(template), "eos_token": "<|im_end|>"}))
     assert "".join(token.text for token in view).startswith("A bakery sells") and view[-1].text == "<|im_end|>"
+
+
+def test_an_adapter_s_own_template_counts(tmp_path):
+    """Also one that lies in its folder without a tokenizer."""
+    adapter = shutil.copytree(resolve("quickstart-reasoner"), tmp_path / "adapter")
+    (adapter / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}")
+    (view,) = main(*configs({"rows": 1}, model=str(adapter)))
+    assert "".join(token.text for token in view).startswith("A bakery sells")
 
 
 @pytest.mark.parametrize(
