@@ -27,6 +27,8 @@ RUN_FILES = ("run.json", "trainer_state.json", "training_args.bin")
 """What a training writes beside the model: when it ran, and how it went."""
 CHAT_TEMPLATE = "chat_template.jinja"
 TOKENIZER_FILES = ("*token*", "*.jinja")
+ADAPTER_FILES = ("adapter_*", *TOKENIZER_FILES)
+"""What decides an adapter: a run folder, or a repository of the Hub, also holds logs, checkpoints and cards."""
 DEFAULT_BRANCH = "main"
 
 
@@ -52,19 +54,20 @@ class Chain(NamedTuple):
 def adapter_chain(name: str, revision: str | None = None) -> Chain:
     """Follows adapters down to the plain model they stand on, at the revision that they were trained on.
 
-    Adapters on the Hub are downloaded.
+    Adapters on the Hub are downloaded: their folders are snapshots in the cache.
 
     Args:
         name: `smollm2-embedded`, a local folder (model or LoRA adapter) or a model's name on the Hub.
         revision: branch, tag or commit of a model on the Hub; the default branch if not given.
 
     Raises:
-        DRPError: the folder holds neither a model nor an adapter, or an adapter names no base.
+        DRPError: the folder holds neither a model nor an adapter, an adapter names no base, or one on the Hub cannot
+            be downloaded.
     """
     adapters: list[str] = []
     name, revision = resolve(name), revision or DEFAULT_BRANCH
     while config := _adapter_config(name, revision):
-        folder = name if Path(name).is_dir() else _downloaded_adapter(name, revision)
+        folder = name if Path(name).is_dir() else _downloaded_adapter(name, config)
         if folder in adapters:
             raise DRPError(f"The adapter {name} stands on itself: correct base_model_name_or_path in {config}.")
         adapters.insert(0, folder)
@@ -234,9 +237,14 @@ def model_identity(name: str) -> list[str]:
     What a training leaves beside a model is no part of it, nor is what lies in folders below it, as checkpoints do.
     """
 
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE).expanduser().resolve()
+
     def identity(part: str) -> str:
-        files = (file for file in Path(part).iterdir() if file.name not in RUN_FILES)
-        return fingerprint(part, files)
+        if part in chain.adapters and Path(part).is_relative_to(cache):  # other programs may have downloaded more of it
+            return fingerprint(part, _decisive_files(part))
+        return fingerprint(part, (file for file in Path(part).iterdir() if file.name not in RUN_FILES))
 
     chain = adapter_chain(name)
     base = identity(chain.base) if Path(chain.base).is_dir() else chain.pinned_base
@@ -320,13 +328,7 @@ def local_model_dir(name: str, dtype: str = "auto", revision: str | None = None)
     chain = adapter_chain(name, revision)
     if not chain.adapters:
         return chain.base
-    # Only what decides the merged model: a run folder also holds logs, checkpoints and cards.
-    decisive = [
-        file
-        for folder in chain.adapters
-        for pattern in ("adapter_*", *TOKENIZER_FILES)
-        for file in sorted(Path(folder).glob(pattern))
-    ]
+    decisive = [file for folder in chain.adapters for file in _decisive_files(folder)]
     key = hashlib.sha256("\n".join([chain.pinned_base, dtype, *map(fingerprint, decisive)]).encode()).hexdigest()[:16]
     target = cache_dir() / f"merged-{key}"
     if not (target / "config.json").exists():
@@ -358,6 +360,10 @@ def served_parts(name: str, dtype: str = "auto") -> tuple[str, str, str | None]:
     return local_model_dir(adapters[-2], dtype), DEFAULT_BRANCH, adapters[-1]
 
 
+def _decisive_files(adapter: str) -> list[Path]:
+    return [file for pattern in ADAPTER_FILES for file in sorted(Path(adapter).glob(pattern))]
+
+
 def _adapter_config(name: str, revision: str) -> Path | None:
     from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -371,12 +377,16 @@ def _adapter_config(name: str, revision: str) -> Path | None:
     return Path(config) if config else None
 
 
-def _downloaded_adapter(name: str, revision: str) -> str:
-    """The folder of an adapter of the Hub, with its tokenizer, if it has one."""
+def _downloaded_adapter(name: str, config: Path) -> str:
+    """The folder of an adapter on the Hub, of the commit that its config in the cache is of."""
     from huggingface_hub import snapshot_download
 
-    wanted = ["adapter_*", *TOKENIZER_FILES, "vocab.*", "merges.txt"]
-    return snapshot_download(name, revision=revision, allow_patterns=wanted)
+    commit = config.parent.name
+    wanted = [*ADAPTER_FILES, "vocab*", "merges*", "*.model"]  # the last are those of older tokenizers
+    try:
+        return snapshot_download(name, revision=commit, allow_patterns=wanted)
+    except OSError as error:
+        raise _not_found(name, commit) from error
 
 
 def _not_found(name: str, revision: str = DEFAULT_BRANCH) -> DRPError:

@@ -1,5 +1,9 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +22,7 @@ from drp_hf.models import (
     model_identity,
     parameter_count,
 )
+from tests.loopback_hub import LoopbackHub
 
 IDS = torch.tensor([[1, 2, 3, 4, 5]])
 
@@ -192,3 +197,87 @@ def test_what_lies_beside_a_model_does_not_change_it(chain, tmp_path):
     assert model_identity(str(student)) == before
     (student / "adapter_config.json").write_text((student / "adapter_config.json").read_text() + " ")
     assert model_identity(str(student))[:2] == before[:2] and model_identity(str(student)) != before
+
+
+# ------------------------------------------------------------------------------------------------------ on the Hub
+
+ON_THE_HUB = """
+import sys
+from pathlib import Path
+
+import huggingface_hub.constants
+import torch
+from huggingface_hub import HfApi, hf_hub_download
+from safetensors.torch import load_file, save
+from transformers import AutoModelForCausalLM
+
+from drp_hf.models import (
+    load_model_and_tokenizer, load_tokenizer, local_model_dir, model_identity, parameter_count, served_parts
+)
+
+folder, api = Path(sys.argv[1]), HfApi()
+for name in ("plain", "first", "second"):
+    api.create_repo(f"you/{name}")
+    api.upload_folder(repo_id=f"you/{name}", folder_path=folder / name)
+
+tokenizer = load_tokenizer("you/first")
+assert (tokenizer.chat_template, tokenizer.eos_token) == ("mine", "<|endoftext|>"), tokenizer
+assert load_tokenizer("you/plain").eos_token == "<|im_end|>"
+plain, *_, adapter = served_parts("you/first")
+assert plain == "you/plain", plain
+files = {path.name for path in Path(adapter).iterdir()}
+assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= files, files
+assert "README.md" not in files, files
+
+def logits(model):
+    with torch.no_grad():
+        return model(torch.tensor([[1, 2, 3, 4, 5]])).logits
+
+expected = torch.load(folder / "logits.pt")
+assert torch.allclose(logits(load_model_and_tokenizer("you/second", dtype="float32")[0]), expected, atol=1e-5)
+merged = {name: local_model_dir(f"you/{name}", "float32") for name in ("first", "second")}
+assert merged["first"] != merged["second"], merged
+assert torch.allclose(logits(AutoModelForCausalLM.from_pretrained(merged["second"])), expected, atol=1e-5)
+assert parameter_count("you/second") == parameter_count("you/plain")
+
+before = model_identity("you/second")
+assert before[0] == "you/plain" and len(set(before)) == 3, before
+api.upload_file(repo_id="you/first", path_in_repo="README.md", path_or_fileobj=b"A better card.")
+hf_hub_download("you/first", "README.md")
+assert model_identity("you/second") == before, "a card decides nothing"
+assert local_model_dir("you/second", "float32") == merged["second"]
+
+weights = {name: 2 * weight for name, weight in load_file(folder / "first" / "adapter_model.safetensors").items()}
+api.upload_file(repo_id="you/first", path_in_repo="adapter_model.safetensors", path_or_fileobj=save(weights))
+after = model_identity("you/second")
+assert [one == other for one, other in zip(after, before)] == [True, False, True], (before, after)
+again = local_model_dir("you/second", "float32")
+assert again != merged["second"]
+assert not torch.allclose(logits(AutoModelForCausalLM.from_pretrained(again)), expected, atol=1e-5)
+
+huggingface_hub.constants.HF_HUB_OFFLINE = True
+assert model_identity("you/second") == after and local_model_dir("you/second", "float32") == again
+"""
+
+
+def run_with(hub, tmp_path, program, *arguments):
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "DRP_CACHE": str(tmp_path / "cache")}
+    environment |= {"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_an_adapter_on_the_hub_is_loaded_as_from_its_folder(chain, tmp_path):
+    folder, logits = chain
+    shutil.copytree(folder, tmp_path / "models")
+    for name, base in (("first", "plain"), ("second", "first")):
+        config = tmp_path / "models" / name / "adapter_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": f"you/{base}"}))
+    tokenizer = load_tokenizer(str(folder / "plain"))
+    tokenizer.chat_template, tokenizer.eos_token = "mine", "<|endoftext|>"
+    tokenizer.save_pretrained(tmp_path / "models" / "first")
+    torch.save(logits, tmp_path / "models" / "logits.pt")
+    with LoopbackHub() as hub:
+        run_with(hub, tmp_path, ON_THE_HUB, tmp_path / "models")
