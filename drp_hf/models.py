@@ -106,7 +106,7 @@ def _tokenizer(chain: Chain, **kwargs: Any) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, **kwargs)
     except OSError as error:
-        raise _not_found(source, revision) from error
+        raise _not_found(source, error, revision) from error
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
@@ -156,7 +156,7 @@ def load_model_and_tokenizer(
                 weight.data = weight.data.to(dtype)
             model.config.dtype = dtype
     except OSError as error:
-        raise _not_found(base, revision) from error
+        raise _not_found(base, error, revision) from error
     tokenizer = _tokenizer(chain, **shared)
     if adapters:
         model.generation_config.eos_token_id = stop_ids(tokenizer, model.generation_config.eos_token_id) or None
@@ -195,7 +195,7 @@ def load_generation_config(
         try:
             config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(name, revision=revision))
         except OSError as error:
-            raise _not_found(name, revision) from error
+            raise _not_found(name, error, revision) from error
     config.eos_token_id = stop_ids(tokenizer, config.eos_token_id) or None
     return config
 
@@ -373,7 +373,7 @@ def _adapter_config(name: str, revision: str) -> Path | None:
     try:
         config = find_adapter_config_file(name, revision=revision)
     except OSError as error:
-        raise _not_found(name, revision) from error
+        raise _not_found(name, error, revision) from error
     return Path(config) if config else None
 
 
@@ -381,17 +381,25 @@ def _downloaded_adapter(name: str, config: Path) -> str:
     """The folder of an adapter on the Hub, of the commit that its config in the cache is of."""
     from huggingface_hub import snapshot_download
 
-    commit = config.parent.name
     wanted = [*ADAPTER_FILES, "vocab*", "merges*", "*.model"]  # the last are those of older tokenizers
     try:
-        return snapshot_download(name, revision=commit, allow_patterns=wanted)
+        return snapshot_download(name, revision=config.parent.name, allow_patterns=wanted)
     except OSError as error:
-        raise _not_found(name, commit) from error
+        raise _not_found(name, error) from error
 
 
-def _not_found(name: str, revision: str = DEFAULT_BRANCH) -> DRPError:
+def _not_found(name: str, error: OSError | None = None, revision: str = DEFAULT_BRANCH) -> DRPError:
+    from huggingface_hub.errors import GatedRepoError
+
+    if isinstance(error, GatedRepoError) or (error and isinstance(error.__cause__, GatedRepoError)):
+        return DRPError(
+            f"The model {name!r} is gated: accept its terms on its page on the Hub, and log in (hf auth login)."
+        )
+    if error and error.errno:  # the system's own, as where the disk is full
+        return DRPError(f"The model {name!r} cannot be loaded: {error}.")
     at = "" if revision == DEFAULT_BRANCH else f" at the revision {revision!r}"
+    cause = f" ({str(error).splitlines()[0].rstrip('.')})" if str(error or "") else ""
     return DRPError(
-        f"No model found under {name!r}{at}: give smollm2-embedded, a folder with a model or an adapter, or the name "
-        "of a model on the Hub that can be reached from here."
+        f"No model found under {name!r}{at}{cause}: give smollm2-embedded, a folder with a model or an adapter, or the "
+        "name of a model on the Hub that can be reached from here."
     )

@@ -22,6 +22,8 @@ from drp_hf.models import (
     model_identity,
     parameter_count,
 )
+from tests.loopback.content import Content
+from tests.loopback.repository import Repository
 from tests.loopback_hub import LoopbackHub
 
 IDS = torch.tensor([[1, 2, 3, 4, 5]])
@@ -281,3 +283,41 @@ def test_an_adapter_on_the_hub_is_loaded_as_from_its_folder(chain, tmp_path):
     torch.save(logits, tmp_path / "models" / "logits.pt")
     with LoopbackHub() as hub:
         run_with(hub, tmp_path, ON_THE_HUB, tmp_path / "models")
+
+
+NOT_LOADED = """
+import json, resource, sys
+from drp_hf.errors import DRPError
+from drp_hf.models import load_model_and_tokenizer
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+said = {}
+for name in sys.argv[1:]:
+    try:
+        load_model_and_tokenizer(name)
+    except DRPError as error:
+        said[name] = str(error)
+print(json.dumps(said))
+"""
+
+
+def test_why_a_model_cannot_be_loaded_is_said(chain, tmp_path):
+    folder, _ = chain
+    shard = shutil.copytree(folder / "plain", tmp_path / "shard")
+    (shard / "model.safetensors").unlink()
+    index = {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}, "metadata": {}}
+    (shard / "model.safetensors.index.json").write_text(json.dumps(index))
+    files = {path.name: Content.regular(path) for path in (folder / "plain").iterdir()}
+    with LoopbackHub() as hub:
+        for name in ("gated", "large"):
+            hub.repositories["model", f"you/{name}"] = repository = Repository(f"you/{name}", "model")
+            repository.add_commit(files, "Files")
+        hub.repository("you/gated", "model").gated = "manual"
+        names = ["you/gated", "you/large", "you/none", str(shard)]
+        said = json.loads(run_with(hub, tmp_path, NOT_LOADED, *names).splitlines()[-1])
+    assert said.keys() == set(names)
+    assert said["you/gated"].startswith("The model 'you/gated' is gated: accept its terms on its page on the Hub, and")
+    assert said["you/large"].startswith("The model 'you/large' cannot be loaded: [Errno 27] File too large")
+    assert said["you/none"].startswith("No model found under 'you/none' (you/none is not a local folder and is not a ")
+    assert said[str(shard)].startswith(f"No model found under '{shard}' (No such file or directory")
+    assert not any("\n" in sentence for sentence in said.values())

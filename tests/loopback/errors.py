@@ -9,7 +9,8 @@ class HubError(Exception):
     Args:
         status: HTTP status.
         message: what the client shows.
-        code: how the Hub names it, if it has a name: `RepoNotFound`, `RevisionNotFound` or `EntryNotFound`.
+        code: how the Hub names it, if it has a name: `RepoNotFound`, `RevisionNotFound`,
+            `EntryNotFound` or `GatedRepo`.
     """
 
     def __init__(self, status: int, message: str, code: str | None = None) -> None:

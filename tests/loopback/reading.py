@@ -127,6 +127,8 @@ class Reading(Plumbing):
     def send_file(self, kinds: str, name: str, revision: str, path: str) -> None:
         with self.hub.lock:
             repository = self._repository(kinds, name)
+            if repository.gated:
+                raise HubError(403, "Your request to access it is awaiting a review.", "GatedRepo")
             commit, content = repository.commit_of(revision), repository.file(revision, path)
         headers = {"X-Repo-Commit": commit.oid, "ETag": f'"{content.etag}"', "Accept-Ranges": "bytes"}
         if content.sha256:

@@ -85,6 +85,7 @@ class Repository:
         kind: `model`, `dataset` or `space`.
         private: only the token's owner may see it.
         sdk (*optional*): of a space.
+        gated: whether nobody may have its files, as nobody's request is granted here.
     """
 
     name: str
