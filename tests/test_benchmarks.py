@@ -90,6 +90,8 @@ def test_questions_of_gsm8k_are_the_same_wherever_they_are_read(tmp_path, shared
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own), encoding="utf-8")
     assert [Problem(output.question, *output.golds) for output in read_outputs(str(samples)).read()] == of_hub
     assert read_problems(tmp_path / "own.jsonl") == of_hub
+    (tmp_path / "as_it_is.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert read_problems(tmp_path / "as_it_is.jsonl") == of_hub
 
 
 def test_every_benchmark_comes_from_the_hub(tmp_path):

@@ -318,6 +318,8 @@ def test_golds_are_bare():
     assert bare_golds(["57,500", r"\boxed{57,500}", "So 57,500\n#### 57,500"], "f row 1", "answer") == ("57500",)
     assert bare_golds("The total is 3.\nTwice that is 6.", "f row 1", "answer") == ("6",)
     assert bare_golds(" Evelyn ", "f row 1", "answer") == ("Evelyn",)
+    assert bare_golds("The answer is 48 for six.\nSo 66 in all.\n#### 66", "f row 1", "answer") == ("66",)
+    assert bare_golds("The answer is 66.\n#### Step 2", "f row 1", "answer") == ("66",)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,21 @@ def test_problems(tmp_path, shared_data):
     assert len(read_problems(shared_data / "problems" / "gsm8k_test.jsonl")) == 1319
 
 
+@pytest.mark.parametrize(
+    ("answer", "gold"),
+    [
+        ("Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nThat makes 48+24 = <<48+24=72>>72.\n#### 72", "72"),
+        ("The slope is $4/2$, so that $a=\\boxed{2}$.", "2"),
+        ("57,500", "57500"),
+        ("\\frac{1}{2}", "\\frac{1}{2}"),
+    ],
+)
+def test_the_gold_answer_of_a_solution_is_what_it_states(tmp_path, answer, gold):
+    path = write(tmp_path / "t.jsonl", ROW | {"answer": answer})
+    (problem,), (reading,) = read_problems(path), readings(path)
+    assert problem.answer == reading.trace.answer == gold and reading.problem == ""
+
+
 # -------------------------------------------------------------------------------- rows that are handed out rejected
 
 

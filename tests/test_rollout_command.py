@@ -112,6 +112,15 @@ def test_bad_settings_are_named(problems, tmp_path, changes, message):
         rollout.main(bad)
 
 
+def test_gold_answers_that_nothing_equals_are_said_before_the_model_is_loaded(problems, tmp_path, capsys):
+    problems.write_text(json.dumps({"question": "2 + 3?", "answer": "$"}) + "\n", encoding="utf-8")
+    bad = config(problems, tmp_path / "run")
+    bad.model = "./nosuch"
+    with pytest.raises(DRPError, match="No model found"):
+        rollout.main(bad)
+    assert "1 gold answers cannot be compared with anything" in capsys.readouterr().err
+
+
 def test_the_command_line_ends_with_one_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["drp rollout", "nowhere.jsonl", "--model", "m", "--output-dir", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from drp_hf.commands.evaluate import gold_warning, warn
 from drp_hf.commands.generating import GenerationArguments, check_generation, write_json_lines
 from drp_hf.commands.parsing import parse_and_run
 from drp_hf.provenance import write_run_info
@@ -50,9 +51,13 @@ def main(config: RolloutConfig) -> Path:
     check_generation(config)
     from drp_hf.answering import AnsweringModel
     from drp_hf.benchmarks import read_benchmark
+    from drp_hf.grading import Grader
     from drp_hf.scoring import is_correct
 
     benchmark = read_benchmark(config.problems, config.split, config.limit)
+    with Grader() as grader:
+        if warning := gold_warning([benchmark], grader):
+            warn(warning)
     traces = Path(config.output_dir) / "traces.jsonl"
     count = right = tokens = cut = 0
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from drp_hf.errors import DRPError
 from drp_hf.golds import gold_text
+from drp_hf.outputs import bare_golds
 from drp_hf.records import THINK_CLOSE, THINK_OPEN, Problem, Trace
 from drp_hf.tables import Table, open_tables
 
@@ -77,7 +78,8 @@ def read_traces(source: str | Path, split: str | None = None) -> dict[str, Readi
     Args:
         source: a JSON Lines or Parquet file (one split, `train`), a data set folder, or the name of a data set on the
             Hub. Columns: `question`, `answer`, either `reasoning` and `response` or `output` (the whole output; its
-            opening think tag may be missing, as where the prompt ends in it), and *optional* `model`.
+            opening think tag may be missing, as where the prompt ends in it), and *optional* `model`. Of an `answer`
+            that is a whole solution, as GSM8K's and MATH's are, what it states is taken.
         split: the split to read, or a part of one (`train[:100]`); all of them if None.
 
     Returns:
@@ -101,7 +103,7 @@ def read_problems(source: str | Path, split: str | None = None) -> list[Problem]
     (table,) = tables.values()
     problems = []
     for number, row in table.rows():
-        problem = Problem((row["question"] or "").strip(), gold_text(row["answer"]))
+        problem = Problem((row["question"] or "").strip(), _gold(row["answer"], f"{table.name} row {number}"))
         for field in PROBLEM_FIELDS:
             if not getattr(problem, field):
                 raise DRPError(f"{table.name} row {number}: the field {field!r} is empty; fill it or drop the row.")
@@ -136,6 +138,10 @@ def split_output(output: str) -> tuple[str, str, str]:
     return "", output.strip(), problem
 
 
+def _gold(value: str | int | float | None, where: str) -> str:
+    return bare_golds(value, where, "answer")[0] if gold_text(value) else ""
+
+
 def _reading(location: str, row: Mapping[str, Any]) -> Reading:
     values = {name: row.get(name) for name in (*TRACE_FIELDS, "output", "model")}
     values = {name: value if isinstance(value, str) else gold_text(value) for name, value in values.items()}
@@ -152,7 +158,7 @@ def _reading(location: str, row: Mapping[str, Any]) -> Reading:
         except UnicodeEncodeError:  # JSON can write half of a surrogate pair, Parquet cannot
             values[name] = value.encode("utf-8", "replace").decode()
             problem = f"the field {name!r} holds half of a surrogate pair"
-    question, answer = values["question"].strip(), values["answer"].strip()
+    question, answer = values["question"].strip(), _gold(values["answer"], location)
     if not {"reasoning", "response"} <= row.keys():
         reasoning, response, of_output = split_output(values["output"])
         problem = problem or of_output

@@ -81,7 +81,10 @@ def bare_golds(value: Any, where: str, field: str) -> tuple[str, ...]:
         if isinstance(one, bool) or not isinstance(one, str | int | float | None):
             raise DRPError(f"{where}: the field {field!r} holds {one!r:.60}, it must be a text or a number.")
         text = gold_text(one)
-        gold = stated_answer(text) or (extract_answer(text) if _is_solution(text) else None) or text
+        last_line = text[text.rfind("\n") + 1 :]
+        # GSM8K's solutions end in "#### 18", whatever they call the answer before.
+        stated = stated_answer(last_line) if last_line.startswith("####") else None
+        gold = stated or stated_answer(text) or (extract_answer(text) if _is_solution(text) else None) or text
         if not gold:
             raise DRPError(f"{where}: the field {field!r} is empty; fill it or drop the row.")
         golds.append(gold_text(whole(gold)))
