@@ -3,8 +3,9 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from uuid import uuid4
 
 import pytest
 import torch
@@ -15,13 +16,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from trl import ModelConfig
 
-from drp_hf.commands.sft import SFTArguments, add_answers, cli, is_same_student, main
+from drp_hf.benchmarks import BENCHMARKS
+from drp_hf.commands.sft import SFTArguments, cli, is_same_student, main, read_asked
 from drp_hf.commands.training import load_rows
 from drp_hf.corpus.builder import SAMPLE_DIR
 from drp_hf.drp_config import DRPConfig
 from drp_hf.errors import DRPError
 from drp_hf.models import adapter_chain, load_model_and_tokenizer
-from drp_hf.records import final_response, render_output
+from drp_hf.records import Problem, final_response, render_output
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,6 +118,11 @@ def configs(corpus, student, tmp_path, arguments=None, training=None, model=None
         ({"arguments": {"dataset_config": "nosuch"}}, "cannot be loaded: BuilderConfig 'nosuch' not found"),
         ({"model": {"model_name_or_path": "./nosuch"}}, "No model found under './nosuch'"),
         (
+            {"arguments": {"answers_problems": "none.jsonl"}, "model": {"model_name_or_path": "./nosuch"}},
+            "none.jsonl does not exist",
+        ),
+        ({"arguments": {"answers_problems": "gsm8k", "answers_count": 0}}, "answers_count is 0: it must be"),
+        (
             {"model": {"use_peft": True}, "training": {"chat_template_path": "org/other"}},
             "chat_template_path is org/other, which is no .jinja file: an adapter takes its template from one",
         ),
@@ -159,15 +166,21 @@ def test_only_the_last_message_and_plain_texts_are_put_as_the_prompt_says(tmp_pa
     assert text[0]["prompt"] == "\\boxed{}: 2?"
 
 
-def test_held_out_problems_are_asked_as_the_prompt_says(tmp_path, monkeypatch):
+def test_held_out_problems_are_asked_as_the_prompt_says(tmp_path):
     (tmp_path / "problems.jsonl").write_text('{"question": "2 + 3?", "answer": "5"}\n')
-    asked = []
-    monkeypatch.setattr(
-        "drp_hf.answers_callback.AnswersCallback", lambda trainer, problems, every, max_tokens: problems
-    )
     arguments = SFTArguments("d", prompt="{question} Say.", answers_problems=str(tmp_path / "problems.jsonl"))
-    add_answers(SimpleNamespace(add_callback=asked.extend), arguments)
-    assert [problem.question for problem in asked] == ["2 + 3? Say."]
+    assert read_asked(arguments) == [Problem("2 + 3? Say.", "5")]
+    assert read_asked(replace(arguments, answers_problems=None)) == []
+
+
+def test_held_out_problems_are_those_of_a_benchmark(tmp_path, monkeypatch):
+    folder = tmp_path / uuid4().hex  # `datasets` knows a folder by its name
+    folder.mkdir()
+    rows = [{"question": f"{i} + 1?", "answer": f"{i} + 1 = {i + 1}\n#### {i + 1}"} for i in range(3)]
+    Dataset.from_list(rows).to_parquet(folder / "test.parquet")
+    monkeypatch.setitem(BENCHMARKS, "gsm8k", replace(BENCHMARKS["gsm8k"], data_set=str(folder), config=None))
+    arguments = SFTArguments("d", answers_problems="gsm8k", answers_count=2)
+    assert read_asked(arguments) == [Problem("0 + 1?", "1"), Problem("1 + 1?", "2")]
 
 
 @pytest.mark.parametrize("empty", ["", []])

@@ -23,6 +23,7 @@ from drp_hf.commands.training import (
     train_and_save,
 )
 from drp_hf.engines.base import put
+from drp_hf.errors import DRPError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from drp_hf.drp_config import DRPConfig
     from drp_hf.drp_trainer import DRPTrainer
+    from drp_hf.records import Problem
 
 
 @dataclass
@@ -43,7 +45,8 @@ class SFTArguments(StudentArguments):
         > Parameters that control the answers on the way
 
         answers_problems (`str`, *optional*):
-            Held-out problems that the student answers on the way: a file, folder or data set, as in `drp evaluate`.
+            Held-out problems that the student answers on the way: a benchmark's name, file, folder or data set, as in
+            `drp evaluate`.
         answers_count (`int`, *optional*, defaults to `16`):
             How many of them, from the first on.
         answers_every (`int`, *optional*, defaults to `50`):
@@ -71,9 +74,10 @@ def main(arguments: SFTArguments, training: DRPConfig, model_config: ModelConfig
     """
     check("sft", arguments, training, model_config)
     arguments = view_of(arguments, training)
+    problems = read_asked(arguments)  # first: what cannot be used is said before a model is loaded
     trainer = make_trainer(load_rows(arguments), training, model_config)
-    if arguments.answers_problems is not None:
-        add_answers(trainer, arguments)
+    if problems:
+        add_answers(trainer, problems, arguments)
     seconds = train_and_save("sft", trainer, arguments, training, model_config)
     figures = summarize(trainer, seconds)
     if trainer.is_world_process_zero():
@@ -86,7 +90,7 @@ def main(arguments: SFTArguments, training: DRPConfig, model_config: ModelConfig
             "minutes": decimals(seconds / 60, 1),
         }
         Console().print(figures_table(training.output_dir, titled))
-        if arguments.answers_problems is not None:
+        if problems:
             show_answers(trainer, arguments)
     trainer.end()
     return figures
@@ -104,15 +108,28 @@ def is_same_student(arguments: SFTArguments, training: DRPConfig, model_config: 
     return is_same_training("sft", view_of(arguments, training), training, model_config)
 
 
-def add_answers(trainer: DRPTrainer, arguments: SFTArguments) -> None:
+def read_asked(arguments: SFTArguments) -> list[Problem]:
+    """The held-out problems that the student answers on the way, their questions put as the prompt says; none if none.
+
+    Raises:
+        DRPError: they cannot be read, or are not asked for.
+    """
+    from drp_hf.benchmarks import read_benchmark
+
+    if arguments.answers_problems is None:
+        return []
+    if arguments.answers_count < 1:
+        raise DRPError(f"answers_count is {arguments.answers_count}: it must be at least 1.")
+    problems = read_benchmark(arguments.answers_problems, limit=arguments.answers_count).problems
+    return [replace(problem, question=put(problem.question, arguments.prompt)) for problem in problems]
+
+
+def add_answers(trainer: DRPTrainer, problems: list[Problem], arguments: SFTArguments) -> None:
     """Lets the student answer held-out problems on the way."""
     from drp_hf.answers_callback import AnswersCallback
-    from drp_hf.corpus.reading import read_problems
 
-    problems = read_problems(arguments.answers_problems)[: arguments.answers_count]
-    asked = [replace(problem, question=put(problem.question, arguments.prompt)) for problem in problems]
     trainer.add_callback(
-        AnswersCallback(trainer, asked, arguments.answers_every, max_tokens=arguments.answers_max_tokens)
+        AnswersCallback(trainer, problems, arguments.answers_every, max_tokens=arguments.answers_max_tokens)
     )
 
 
