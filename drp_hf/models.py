@@ -14,7 +14,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from drp_hf.embedded import cache_dir, resolve
+from drp_hf.embedded import EMBEDDED, EMBEDDED_TOKENIZER, cache_dir, resolve
 from drp_hf.errors import DRPError
 from drp_hf.provenance import fingerprint
 
@@ -91,6 +91,8 @@ def load_tokenizer(name: str, revision: str | None = None, **kwargs: Any) -> Pre
         name, revision: as in [`adapter_chain`].
         **kwargs: passed on to `AutoTokenizer.from_pretrained`.
     """
+    if name == EMBEDDED:
+        return _tokenizer(Chain(str(EMBEDDED_TOKENIZER), DEFAULT_BRANCH, []), **kwargs)
     return _tokenizer(adapter_chain(name, revision), **kwargs)
 
 

