@@ -400,7 +400,8 @@ def _not_found(name: str, error: OSError | None = None, revision: str = DEFAULT_
     if error and error.errno:  # the system's own, as where the disk is full
         return DRPError(f"The model {name!r} cannot be loaded: {error}.")
     at = "" if revision == DEFAULT_BRANCH else f" at the revision {revision!r}"
-    cause = f" ({str(error).splitlines()[0].rstrip('.')})" if str(error or "") else ""
+    said = next((line.strip() for line in str(error or "").splitlines() if line.strip()), "")
+    cause = f" ({said.rstrip('.')})" if said else ""
     return DRPError(
         f"No model found under {name!r}{at}{cause}: give smollm2-embedded, a folder with a model or an adapter, or the "
         "name of a model on the Hub that can be reached from here."
