@@ -6,6 +6,7 @@ source (not found, not JSON, invalid UTF-8) is one sentence that names file and 
 
 from __future__ import annotations
 
+import glob
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from drp_hf.provenance import fingerprint
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset, DatasetDict
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 BATCH = 100
@@ -67,9 +69,42 @@ def open_tables(source: str | Path, split: str | None = None) -> dict[str, Table
         if split is not None:
             raise DRPError(f"{source} is one file: leave out the split {split!r}, which only a data set has.")
         return {"train": open_file(path)}
-    if not path.is_dir() and (path.suffix in (*JSON_LINES, ".parquet") or path.is_absolute() or len(path.parts) > 2):
-        raise DRPError(f"{source} does not exist: give a JSON Lines or Parquet file, a folder, or a data set's name.")
     return _open_data_set(source, split)
+
+
+def load_data_set(source: str | Path, name: str | None = None, split: str | None = None) -> Dataset | DatasetDict:
+    """Loads what a source holds now, by `datasets`.
+
+    Args:
+        source: as in [`open_tables`].
+        name: the configuration of the data set; a file has but one, however it is called.
+        split: the split, or a part of one (`train[:100]`); all of them if None.
+
+    Raises:
+        DRPError: not found or unreadable, or there is no such configuration or split.
+    """
+    from datasets import config, load_dataset
+
+    path = Path(source)
+    what: dict[str, Any] = {"path": str(source), "name": name}
+    if path.is_file():
+        _check_file(path)
+        kind = "parquet" if path.suffix == ".parquet" else "json"
+        what = {"path": kind, "data_files": glob.escape(str(path))}
+    elif not path.is_dir() and (path.suffix in (*JSON_LINES, ".parquet") or path.is_absolute() or len(path.parts) > 2):
+        raise DRPError(f"{source} does not exist: give a JSON Lines or Parquet file, a folder, or a data set's name.")
+    # A folder with a card is cached by its name alone: another of that name, or its earlier content, would be read.
+    cache = Path(config.HF_DATASETS_CACHE, "folders", fingerprint(path)) if path.exists() else None
+    try:
+        return load_dataset(**what, split=split, cache_dir=cache and str(cache))
+    except DRPError:  # of a corpus that comes with the package
+        raise
+    except Exception as error:  # a library's many ways to say that it cannot be loaded
+        cause = error
+        while cause.__cause__:  # what datasets raises last says only that something has failed
+            cause = cause.__cause__
+        said = " ".join(str(cause).split())
+        raise DRPError(f"the data set {source} cannot be loaded ({type(cause).__name__}: {said}).") from error
 
 
 def open_file(path: Path) -> Table:
@@ -84,6 +119,14 @@ def open_file(path: Path) -> Table:
     if table is None or table.count == 0:
         raise DRPError(f"{path} is empty: give a file with at least one row.")
     return table
+
+
+def _check_file(path: Path) -> None:
+    """Refuses what `datasets` would refuse without naming file and row."""
+    table = open_file(path)
+    if table.schema is None:
+        for _ in table.rows(None):
+            pass
 
 
 def _open_json_lines(path: Path) -> Table | None:
@@ -154,19 +197,9 @@ def _as_written(schema: pa.Schema) -> Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def _open_data_set(source: str | Path, split: str | None) -> dict[str, Table]:
-    from datasets import Dataset, DatasetDict, config, load_dataset
+    from datasets import DatasetDict
 
-    # A folder with a card is cached by its name alone: another of that name, or its earlier content, would be read.
-    folder = Path(source)
-    cache = Path(config.HF_DATASETS_CACHE, "folders", fingerprint(folder)) if folder.is_dir() else None
-    try:
-        loaded = load_dataset(str(source), split=split, cache_dir=cache and str(cache))
-    except Exception as error:  # a library's many ways to say that it cannot be loaded
-        cause = error
-        while cause.__cause__:  # what datasets raises last says only that something has failed
-            cause = cause.__cause__
-        said = " ".join(str(cause).split())
-        raise DRPError(f"the data set {source} cannot be loaded ({type(cause).__name__}: {said}).") from error
+    loaded = load_data_set(source, split=split)
     data_sets: dict[str, Dataset] = dict(loaded) if isinstance(loaded, DatasetDict) else {str(split): loaded}
     tables = {}
     for name, data_set in data_sets.items():

@@ -84,7 +84,7 @@ def test_a_mistake_is_one_sentence_and_status_2(tmp_path):
     done = launch("--dataset", str(tmp_path / "none"), "--output_dir", str(tmp_path), "--model_name_or_path", "x")
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert len(lines) == 1 and f"The data set {tmp_path}/none cannot be loaded" in lines[0]
+    assert len(lines) == 1 and f"{tmp_path}/none does not exist: give a" in lines[0]
     assert 'File "' + str(ROOT / "drp_hf") not in done.stderr  # no traceback of ours; accelerate prints its own
 
 
@@ -114,8 +114,8 @@ def configs(corpus, student, tmp_path, arguments=None, training=None, model=None
         ({"model": {"model_name_or_path": None}}, "Give the student as model_name_or_path"),
         ({"arguments": {"merge": True}}, "merge needs an adapter"),
         ({"training": {"eval_strategy": "steps", "eval_steps": 1}}, "remove eval_strategy"),
-        ({"arguments": {"dataset_split": "nosuch"}}, "cannot be loaded: Unknown split"),
-        ({"arguments": {"dataset_config": "nosuch"}}, "cannot be loaded: BuilderConfig 'nosuch' not found"),
+        ({"arguments": {"dataset_split": "nosuch"}}, "cannot be loaded (ValueError: Unknown split"),
+        ({"arguments": {"dataset_config": "nosuch"}}, "cannot be loaded (ValueError: BuilderConfig 'nosuch' not"),
         ({"model": {"model_name_or_path": "./nosuch"}}, "No model found under './nosuch'"),
         (
             {"arguments": {"answers_problems": "none.jsonl"}, "model": {"model_name_or_path": "./nosuch"}},
@@ -181,6 +181,44 @@ def test_held_out_problems_are_those_of_a_benchmark(tmp_path, monkeypatch):
     monkeypatch.setitem(BENCHMARKS, "gsm8k", replace(BENCHMARKS["gsm8k"], data_set=str(folder), config=None))
     arguments = SFTArguments("d", answers_problems="gsm8k", answers_count=2)
     assert read_asked(arguments) == [Problem("0 + 1?", "1"), Problem("1 + 1?", "2")]
+
+
+def test_rows_are_those_that_the_folder_holds_now(tmp_path, monkeypatch):
+    """`datasets` knows a folder with a card by its name alone."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+    def loaded(parent, completion, prompt):
+        folder = tmp_path / parent / "corpus"
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"config_name": "sft", "data_files": "rows.jsonl"}
+        (folder / "README.md").write_text(f"---\nconfigs: {json.dumps([config])}\n---\n")
+        (folder / "rows.jsonl").write_text(json.dumps({"prompt": "2?", "completion": completion}))
+        return load_rows(SFTArguments(str(folder), prompt=prompt))["completion"][:]
+
+    for prompt in ("{question}", "{question} {question}"):
+        assert loaded("mine", "old", prompt) == ["old"]
+        assert loaded("mine", "corrected", prompt) == ["corrected"]
+        assert loaded("another", "another", prompt) == ["another"]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.ndjson", "rows [1].parquet"])
+def test_rows_of_a_file(tmp_path, name):
+    rows = Dataset.from_list([{"prompt": "2?", "completion": "2"}, {"prompt": "3?", "completion": "3"}])
+    rows.to_parquet(tmp_path / name) if name.endswith("parquet") else rows.to_json(tmp_path / name)
+    assert load_rows(SFTArguments(str(tmp_path / name))).to_list() == rows.to_list()
+    # A file is its only view, also where a command takes another one than the default.
+    assert load_rows(SFTArguments(str(tmp_path / name), "masked-raw", "train[1:]")).to_list() == [rows[1]]
+
+
+def test_a_file_that_cannot_be_read_is_named_with_its_row(tmp_path):
+    with pytest.raises(DRPError, match=rf"^{tmp_path}/none\.jsonl does not exist: give a JSON Lines or Parquet file"):
+        load_rows(SFTArguments(str(tmp_path / "none.jsonl")))
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "2?", "completion": "2"}\n{"prompt"\n')
+    with pytest.raises(DRPError, match=rf"^{tmp_path}/rows\.jsonl row 2 is not JSON .*: write one object a line"):
+        load_rows(SFTArguments(str(tmp_path / "rows.jsonl")))
+    with pytest.raises(DRPError, match="rows.csv has an unknown ending: give JSON Lines"):
+        (tmp_path / "rows.csv").write_text("prompt,completion\n2?,2\n")
+        load_rows(SFTArguments(str(tmp_path / "rows.csv")))
 
 
 @pytest.mark.parametrize("empty", ["", []])

@@ -29,6 +29,7 @@ from drp_hf.models import (
     model_identity,
 )
 from drp_hf.provenance import fingerprint, write_run_info
+from drp_hf.tables import load_data_set
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,9 +55,9 @@ class StudentArguments:
         > Parameters that control the data
 
         dataset (`str`):
-            A folder made by `drp prune`, or the name of a data set.
+            A folder made by `drp prune`, a JSON Lines or Parquet file, or the name of a data set.
         dataset_config (`str`, *optional*):
-            Configuration of the data set; its default one (for a corpus `sft`) if not given.
+            Configuration of the data set; its default one (for a corpus `sft`) if not given. A file has but one.
         dataset_split (`str`, *optional*, defaults to `"train"`):
             Split to train on.
         prompt (`str`, *optional*, defaults to `"{question}"`):
@@ -69,7 +70,9 @@ class StudentArguments:
             Also save the adapter merged into its base, in the folder `merged` of `output_dir`.
     """
 
-    dataset: str = field(metadata={"help": "A folder made by `drp prune`, or the name of a data set."})
+    dataset: str = field(
+        metadata={"help": "A folder made by `drp prune`, a JSON Lines or Parquet file, or the name of a data set."}
+    )
     dataset_config: str | None = field(
         default=None, metadata={"help": "Configuration of the data set; its default one if not given."}
     )
@@ -121,16 +124,7 @@ def load_rows(arguments: StudentArguments) -> Dataset:
         DRPError: no such data set, configuration or split, it cannot be read, or it has no questions that `prompt`
             could put in other words.
     """
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    try:
-        rows = load_dataset(arguments.dataset, arguments.dataset_config, split=arguments.dataset_split)
-    except DRPError:
-        raise
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        cause = " ".join(str(error.__cause__ or error).split())
-        raise DRPError(f"The data set {arguments.dataset} cannot be loaded: {cause}") from error
+    rows = load_data_set(arguments.dataset, arguments.dataset_config, arguments.dataset_split)
     if arguments.prompt == QUESTION:
         return rows
     if "prompt" not in rows.column_names:
