@@ -20,6 +20,14 @@ from drp_hf.models import stop_ids
 from drp_hf.records import THINK_CLOSE, THINK_OPEN, Action
 from drp_hf.taxonomy import categorise
 
+ASIDE = {
+    **dict.fromkeys(
+        ("reasoning_content", "reasoning", "thinking"), f"put it into content between {THINK_OPEN} and {THINK_CLOSE}"
+    ),
+    "tool_calls": "write them into content as the student is to write them, or remove the row",
+}
+"""What a model has written besides a message's content, by the field's name, and what to do with it."""
+
 
 class Region(StrEnum):
     """What a character outside of every step is."""
@@ -125,6 +133,11 @@ class RowRenderer:
             )
         if len(row["completion"]) != 1 or row["completion"][0]["role"] != "assistant":
             raise DRPError(f"{where} must have one assistant message as its completion.")
+        for name, advice in ASIDE.items():
+            if row["completion"][0].get(name):
+                raise DRPError(
+                    f"{where} has {name} beside its completion's content, which would not be trained: {advice}."
+                )
         tools = row.get("tools")
         prompt = self.tokenizer.apply_chat_template(
             row["prompt"],

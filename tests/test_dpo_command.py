@@ -129,6 +129,12 @@ def test_an_empty_side_is_named(pairs):
         PairEncoder(make_tokenizer(), None, "train")(as_columns([pairs[0], broken]), [0, 1])
 
 
+def test_a_side_with_reasoning_beside_its_content_is_named(pairs):
+    aside = {"role": "assistant", "content": "The answer is 2.", "reasoning_content": "1 + 1 = 2."}
+    with pytest.raises(DRPError, match=r"Row 2 of the train \(chosen\) data has reasoning_content beside its"):
+        PairEncoder(make_tokenizer(), None, "train")(as_columns([pairs[0], {**pairs[1], "chosen": [aside]}]), [0, 1])
+
+
 def test_what_the_trainer_feeds_the_model(corpus, student, tmp_path, pairs, caplog):
     arguments, training, model_config = configs(
         corpus, student, tmp_path, training={"max_length": 80}, model={"use_peft": True}

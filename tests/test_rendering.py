@@ -175,6 +175,31 @@ def test_a_template_that_drops_the_reasoning_is_refused(tokenizer):
     assert RowRenderer(qwen3)(row, "The row").text.endswith("<think>\n\n</think>\n\nThe answer is 7.<|im_end|>")
 
 
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_beside_the_content_is_refused_and_none_is_not(tokenizer, field):
+    def render(reasoning):
+        message = {"role": "assistant", "content": "It is 7.", field: reasoning}
+        return RowRenderer(tokenizer)(make_row(completion=[message], steps=None), "Row 2 of the train data")
+
+    with pytest.raises(DRPError) as error:
+        render(REASONING)
+    assert str(error.value) == (
+        f"Row 2 of the train data has {field} beside its completion's content, which would not be trained: put it "
+        "into content between <think> and </think>."
+    )
+    assert render(None).text == render("").text
+    assert render(None).text.endswith("It is 7.<|im_end|>")
+
+
+def test_tool_calls_are_refused(tokenizer):
+    calls = [{"type": "function", "function": {"name": "add", "arguments": {"a": 3, "b": 4}}}]
+    message = {"role": "assistant", "content": "", "tool_calls": calls}
+    with pytest.raises(DRPError, match="^The row has tool_calls beside .*: write them into content as the student is"):
+        RowRenderer(tokenizer)(make_row(completion=[message], steps=None), "The row")
+    message |= {"content": "It is 7.", "tool_calls": []}
+    assert RowRenderer(tokenizer)(make_row(completion=[message], steps=None), "The row").text.endswith("7.<|im_end|>")
+
+
 def test_stop_text(tokenizer):
     assert stop_text(with_template(tokenizer, QWQ)) == "<|im_end|>"
     assert stop_text(with_template(tokenizer, shipped("llama3"), LLAMA_TOKENS)) == "<|eot_id|>"
