@@ -18,7 +18,7 @@ from trl import ModelConfig
 
 from drp_hf.benchmarks import BENCHMARKS
 from drp_hf.commands.sft import SFTArguments, cli, is_same_student, main, read_asked
-from drp_hf.commands.training import load_rows
+from drp_hf.commands.training import check, load_rows
 from drp_hf.corpus.builder import SAMPLE_DIR
 from drp_hf.drp_config import DRPConfig
 from drp_hf.errors import DRPError
@@ -351,3 +351,95 @@ def test_going_on_from_the_last_checkpoint(corpus, student, tmp_path):
     with pytest.raises(DRPError, match="is no complete checkpoint"):
         main(*configs(corpus, student, parts, training={**saving, "resume_from_checkpoint": "/none"}, model=model))
     assert (parts / "trainer_state.json").read_bytes() == state
+
+
+@pytest.fixture(scope="module")
+def with_checkpoints(corpus, student, tmp_path_factory):
+    """A finished student with checkpoints, and what it was trained with."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    training = {**FEW_STEPS, "save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    main(*configs(corpus, student, folder / "student", training=training))
+    return folder / "student", training
+
+
+def another_corpus(corpus, tmp_path):
+    shutil.copytree(corpus, tmp_path / "corpus")
+    Dataset.from_parquet(str(corpus / "train.parquet")).select(range(4)).to_parquet(
+        tmp_path / "corpus" / "train.parquet"
+    )
+    return tmp_path / "corpus"
+
+
+@pytest.mark.parametrize("resume", ["true", None])
+@pytest.mark.parametrize("other", ["corpus", "settings"])
+def test_no_training_takes_up_the_checkpoints_of_another(corpus, student, with_checkpoints, tmp_path, other, resume):
+    """Also one that begins anew: it would be stopped, and then go on from them."""
+    folder, training = with_checkpoints
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    training = {**training, "resume_from_checkpoint": resume}
+    if other == "corpus":
+        corpus = another_corpus(corpus, tmp_path)
+    else:
+        training["learning_rate"] = 1e-2
+    last = folder / "checkpoint-2"
+    with pytest.raises(DRPError) as error:
+        main(*configs(corpus, student, folder, training=training))
+    assert str(error.value) == (
+        f"{last} was trained with other settings or on another corpus: delete it and those before it, give another "
+        f"output_dir, or name it to go on from it all the same (--resume_from_checkpoint {last})."
+    )
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_does_not_change_the_weights_keeps_no_training_from_going_on(
+    corpus, student, with_checkpoints, tmp_path, monkeypatch
+):
+    def may_go_on(corpus=corpus, folder=None, arguments=None, **changes):
+        check("sft", *configs(corpus, student, folder or saved, arguments, {**training, **changes}))
+
+    saved, training = with_checkpoints
+    training = {**training, "resume_from_checkpoint": "true"}
+    may_go_on()
+    may_go_on(resume_from_checkpoint=None)
+    may_go_on(logging_steps=3, save_steps=5, save_total_limit=1)
+    may_go_on(per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    monkeypatch.chdir(corpus.parent)
+    may_go_on(f"{corpus.name}/")  # the same corpus by another name
+    shutil.copytree(saved, tmp_path / "old")
+    (tmp_path / "old" / "run.json").unlink()
+    for checkpoint in (tmp_path / "old").glob("checkpoint-*"):
+        (checkpoint / "run.json").unlink(missing_ok=True)
+    may_go_on(folder=tmp_path / "old", learning_rate=1e-2)  # nothing tells with what it was trained
+    with pytest.raises(DRPError, match="was trained with other settings"):
+        may_go_on(learning_rate=1e-2)
+    may_go_on(learning_rate=1e-2, resume_from_checkpoint=str(saved / "checkpoint-2"))
+
+
+def test_a_student_is_merged_afterwards(corpus, student, tmp_path):
+    saving = {**FEW_STEPS, "save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    model = {"use_peft": True, "lora_r": 2, "lora_target_modules": "all-linear"}
+    main(*configs(corpus, student, tmp_path, training=saving, model=model))
+    again = configs(corpus, student, tmp_path, {"merge": True}, {**saving, "resume_from_checkpoint": "true"}, model)
+    assert not is_same_student(*again)
+    main(*again)
+    assert (tmp_path / "merged").is_dir() and is_same_student(*again)
+
+
+def test_a_student_within_the_folder_of_its_rows_goes_on(corpus, student, tmp_path):
+    shutil.copytree(corpus, tmp_path / "data")
+    saving = {**FEW_STEPS, "save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    within = tmp_path / "data" / "student"
+    main(*configs(tmp_path / "data", student, within, training=saving))
+    check("sft", *configs(tmp_path / "data", student, within, training={**saving, "resume_from_checkpoint": "true"}))
+
+
+def test_checkpoints_that_lie_beside_a_named_one_are_still_known_as_another_training_s(
+    corpus, student, with_checkpoints, tmp_path
+):
+    shutil.copytree(with_checkpoints[0], tmp_path / "student")
+    changed = {**with_checkpoints[1], "learning_rate": 1e-2}
+    named = {**changed, "resume_from_checkpoint": str(tmp_path / "student" / "checkpoint-1"), "save_strategy": "no"}
+    main(*configs(corpus, student, tmp_path / "student", training=named))
+    on = {**changed, "resume_from_checkpoint": "true"}
+    with pytest.raises(DRPError, match="checkpoint-2 was trained with other settings"):
+        check("sft", *configs(corpus, student, tmp_path / "student", training=on))

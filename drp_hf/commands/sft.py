@@ -72,8 +72,8 @@ def main(arguments: SFTArguments, training: DRPConfig, model_config: ModelConfig
         The figures: `rows`, `trained_tokens` (tokens with a loss, all epochs), `steps`, `loss_first`, `loss_last` and
         `seconds`.
     """
-    check("sft", arguments, training, model_config)
     arguments = view_of(arguments, training)
+    check("sft", arguments, training, model_config)
     problems = read_asked(arguments)  # first: what cannot be used is said before a model is loaded
     trainer = make_trainer(load_rows(arguments), training, model_config)
     if problems:

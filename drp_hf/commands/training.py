@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -115,6 +115,25 @@ def check(stage: str, arguments: StudentArguments, training: TrainingArguments, 
             "the base of an adapter is loaded at the revision that its adapter_config.json names."
         )
     check_base(training, name, model_config.use_peft, arguments.merge)
+    check_checkpoints(stage, arguments, training, model_config)
+
+
+def check_checkpoints(
+    stage: str, arguments: StudentArguments, training: TrainingArguments, model_config: ModelConfig
+) -> None:
+    """Refuses a folder with checkpoints of another training, from which this one would go on, now or after a stop.
+
+    One that is named is the user's choice, and one of which nothing tells how it was trained is taken for this one's.
+    """
+    last = last_complete_checkpoint(training.output_dir)
+    if last is None or asked_to_resume(training) not in ("true", "false"):
+        return
+    there = read_run(last)
+    if there and not trains_alike(there, stage, arguments, training, model_config):
+        raise DRPError(
+            f"{last} was trained with other settings or on another corpus: delete it and those before it, give "
+            f"another output_dir, or name it to go on from it all the same (--resume_from_checkpoint {last})."
+        )
 
 
 def load_rows(arguments: StudentArguments) -> Dataset:
@@ -223,6 +242,18 @@ def is_same_training(
 ) -> bool:
     """Whether what `training.output_dir` holds, finished or not, was made with these settings, from these inputs."""
     there = read_run(Path(training.output_dir))
+    same = trains_alike(there, stage, arguments, training, model_config)
+    return same and there["config"]["arguments"].get("merge", False) == arguments.merge
+
+
+def trains_alike(
+    there: Mapping[str, Any],
+    stage: str,
+    arguments: StudentArguments,
+    training: TrainingArguments,
+    model_config: ModelConfig,
+) -> bool:
+    """Whether the training that a `run.json` tells of gives the weights that this one gives."""
     if there.get("stage") != stage:
         return False
     config = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config), training.world_size)
@@ -243,7 +274,10 @@ def input_fingerprints(
     found = {}
     if data_set.exists():
         rows = rows_fingerprint(data_set, arguments.dataset_config or DEFAULT_VIEW)
-        found[arguments.dataset] = rows or fingerprint(data_set)
+        # The student itself may lie within the folder.
+        folder, student = data_set.resolve(), Path(training.output_dir).resolve()
+        files = (file for file in folder.rglob("*") if student not in file.parents)
+        found[arguments.dataset] = rows or fingerprint(folder, files)
     if model.exists():
         found[model_config.model_name_or_path] = " ".join(model_identity(model_config.model_name_or_path))
     template = training.to_dict().get("chat_template_path")  # a setting of drp sft alone
@@ -274,16 +308,22 @@ def uncut(training: TrainingArguments) -> Iterator[None]:
         training.deepspeed_plugin.set_deepspeed_weakref()
 
 
+def asked_to_resume(training: TrainingArguments) -> str:
+    """What `resume_from_checkpoint` says: `true`, `false` or a path."""
+    asked = str(training.resume_from_checkpoint or "false")
+    return asked.lower() if asked.lower() in ("true", "false") else asked
+
+
 def checkpoint_to_resume(training: TrainingArguments) -> str | None:
     """The checkpoint that `resume_from_checkpoint` means: a path, or `true` for the last complete one, if any.
 
     Raises:
         DRPError: there is no checkpoint at the path, or it is not complete.
     """
-    asked = str(training.resume_from_checkpoint or "false")
-    if asked.lower() == "false":
+    asked = asked_to_resume(training)
+    if asked == "false":
         return None
-    if asked.lower() == "true":
+    if asked == "true":
         last = last_complete_checkpoint(training.output_dir)
         return str(last) if last else None
     if not is_complete(Path(asked)):

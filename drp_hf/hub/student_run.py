@@ -121,7 +121,7 @@ class Student:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """What made a student, as `drp sft` or `drp dpo` wrote it; of a checkpoint the run's; empty where there is none.
+    """What made a student, as `drp sft` or `drp dpo` wrote it; of a checkpoint without it what lies beside; or empty.
 
     Raises:
         DRPError: it cannot be read.
@@ -195,28 +195,30 @@ def student_of(
 
 
 def deciding(run: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides a student: two trainings that agree in it make the same one.
+    """What decides a student's weights: two trainings that agree in it make the same ones.
 
     Neither the machine, the folder and the log nor the versions of the libraries are looked at, and of the rows of a
-    step only how many they are on all devices. A data set of the Hub is taken by its name.
+    step only how many they are on all devices. A data set or model of the Hub is taken by its name, a local one by
+    its content.
 
     Args:
         run: the content of `run.json`, of `drp sft` or `drp dpo`.
     """
     student, config = student_of(run, base=None), run["config"]
     arguments = config["arguments"]
+    local = {name: what for name, what in run["inputs"].items() if what and not COMMIT.fullmatch(what)}
+    data_set, base = arguments.get("dataset"), config["model"]["model_name_or_path"]
+    template = student.all_training.get("chat_template_path")
     rows_a_step = prod([*(student.all_training[name] for name in SHARED_OUT), config.get("devices", 1)])
     return {
         "stage": run["stage"],
-        "rows": [arguments.get(name) for name in ("dataset", "dataset_config", "dataset_split")],
+        "rows": [local.get(data_set, data_set), arguments.get("dataset_config"), arguments.get("dataset_split")],
         "prompt": student.prompt,
-        "chat template": student.all_training.get("chat_template_path"),
-        "base": config["model"]["model_name_or_path"],
+        "chat template": [template, local.get(template)],
+        "base": local.get(base, base),
         "model": student.model,
         "training": {name: value for name, value in student.training.items() if name not in NOT_DECIDING},
         "rows a step": rows_a_step,
-        "merge": arguments.get("merge", False),
-        "inputs": {name: what for name, what in run["inputs"].items() if what and not COMMIT.fullmatch(what)},
     }
 
 

@@ -18,7 +18,7 @@ from accelerate.utils import is_peft_model
 from datasets import Dataset, IterableDataset
 from huggingface_hub import HfApi
 from peft import PeftConfig
-from transformers.trainer_utils import HubStrategy, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, TrainOutput
 
 from drp_hf.errors import DRPError
 from drp_hf.hub.chat_template import opens_think
@@ -27,7 +27,7 @@ from drp_hf.hub.remote import Remote, in_one_sentence
 from drp_hf.hub.student import Weights, student_publication
 from drp_hf.hub.student_run import is_local, student_of
 from drp_hf.models import ADAPTER_CONFIG, DEFAULT_BRANCH, stop_ids
-from drp_hf.provenance import versions
+from drp_hf.provenance import RUN, versions
 
 if TYPE_CHECKING:
     from drp_hf.hub.checkpoints import CheckpointPublisher
@@ -303,6 +303,10 @@ class PublishingTrainer:
         if self._checkpoints is not None:
             self._checkpoints.wait()
         super()._save_checkpoint(*args, **kwargs)
+        checkpoint = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        # It may still be there when the folder holds the `run.json` of another training; or be gone as one too many.
+        if self.run is not None and self.is_world_process_zero() and checkpoint.is_dir():
+            (checkpoint / RUN).write_text(json.dumps(self.run, indent=2) + "\n", encoding="utf-8")
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> TrainOutput:
         if self._checkpoints is not None:
