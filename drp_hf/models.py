@@ -238,17 +238,16 @@ def model_identity(name: str) -> list[str]:
 
     What a training leaves beside a model is no part of it, nor is what lies in folders below it, as checkpoints do.
     """
-
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    cache = Path(HF_HUB_CACHE).expanduser().resolve()
+    chain, cache = adapter_chain(name), Path(HF_HUB_CACHE).expanduser().resolve()
 
     def identity(part: str) -> str:
-        if part in chain.adapters and Path(part).is_relative_to(cache):  # other programs may have downloaded more of it
+        # Of a repository of the Hub other programs may have downloaded more.
+        if part in chain.adapters and Path(part).is_relative_to(cache):
             return fingerprint(part, _decisive_files(part))
         return fingerprint(part, (file for file in Path(part).iterdir() if file.name not in RUN_FILES))
 
-    chain = adapter_chain(name)
     base = identity(chain.base) if Path(chain.base).is_dir() else chain.pinned_base
     return [base, *map(identity, chain.adapters)]
 
@@ -403,6 +402,6 @@ def _not_found(name: str, error: OSError | None = None, revision: str = DEFAULT_
     said = next((line.strip() for line in str(error or "").splitlines() if line.strip()), "")
     cause = f" ({said.rstrip('.')})" if said else ""
     return DRPError(
-        f"No model found under {name!r}{at}{cause}: give smollm2-embedded, a folder with a model or an adapter, or the "
-        "name of a model on the Hub that can be reached from here."
+        f"No model found under {name!r}{at}{cause}: give smollm2-embedded, a folder with a model or an adapter, or "
+        "the name of a model on the Hub that can be reached from here."
     )
