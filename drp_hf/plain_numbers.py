@@ -12,6 +12,8 @@ from drp_hf.units import Unit, ratio, read_unit
 
 MAX_NUMBER = 200
 """Characters; nothing longer is read as a plain number."""
+LARGEST = 10**300
+"""No larger gold value is looked for in calculations, which are done in floats."""
 
 _NO_SLACK = Fraction(0)
 _DIGITS = r"(?:\d+(?:\.\d*)?|\.\d+)"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from drp_hf.answer_text import MAX_ANSWER
 from drp_hf.answers import answers_match, extract_answer, stated_answer
-from drp_hf.plain_numbers import read_number
+from drp_hf.plain_numbers import LARGEST, read_number
 from drp_hf.records import THINK_CLOSE, THINK_OPEN
 
 if TYPE_CHECKING:
@@ -56,8 +56,6 @@ REFLECTION_MARKERS = (
     "another way",
 )
 """Words with which a model turns back on what it wrote; case does not matter, and a longer word does not count."""
-LARGEST = 10**300
-"""No larger gold value is looked for in calculations."""
 LAST_STATEMENTS = 16
 """Statements of a response that are looked at for the place from which on it is right."""
 
@@ -360,7 +358,7 @@ def _joined(between: str) -> bool:
 def _gold_range(reference: str) -> tuple[float, float]:
     """Values that equal the gold number; an empty range where gold is no plain number."""
     number = read_number(reference)
-    if number is None or abs(number.value) > LARGEST:
+    if number is None or max(abs(number.value), number.slack) > LARGEST:
         return 1.0, 0.0
     slack = max(abs(float(number.value)) * 1e-9, float(number.slack))
     return float(number.value) - slack, float(number.value) + slack

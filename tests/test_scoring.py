@@ -325,8 +325,9 @@ def test_long_hostile_outputs_are_read_in_good_time(piece, grader):
     assert score.n_tokens == 1000
 
 
-def test_a_gold_value_beyond_all_floats_is_compared_all_the_same():
-    assert scored("<think>…</think>The answer is 1e999.", "1e999").correct
+@pytest.mark.parametrize("gold", ["1e999", "0e999"])
+def test_a_gold_value_beyond_all_floats_is_compared_all_the_same(gold):
+    assert scored(f"<think>…</think>The answer is {gold}.", gold).correct
 
 
 def test_half_a_surrogate_pair_is_text():

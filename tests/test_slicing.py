@@ -559,6 +559,14 @@ def test_hostile_traces(piece):
     assert all(proposal.steps[-1].end == len(reasoning) for proposal in proposals)
 
 
+@pytest.mark.parametrize("gold", ["1e309", "3e400", r"2 \times 10^{350}"])
+def test_a_gold_number_beyond_all_floats_is_pruned_like_a_formula(gold):
+    trace = Trace("How many?", gold, f"So 2 + 2 = 4. Hmm, wait. So the answer is {gold}.", f"The answer is {gold}.")
+    symbolic = Trace("How many?", "pq", "So 2 + 2 = 4. Hmm, wait. So the answer is pq.", "The answer is pq.")
+    row, expected = prune(trace), prune(symbolic)
+    assert row.pruned_reasoning == expected.pruned_reasoning.replace("pq", gold)
+
+
 # -------------------------------------------------------------------------------------------------------- real data
 
 

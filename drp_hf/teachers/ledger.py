@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from drp_hf.answers import read_number
+from drp_hf.plain_numbers import LARGEST, read_number
 from drp_hf.records import Trace
 from drp_hf.segment import Unit
 from drp_hf.teachers.quantities import Reading, read, round_key
@@ -74,7 +74,8 @@ class Ledger:
         self.given = question.values | hundredths(question)
         self.given |= {value for equation in question.equations for value in equation.inner}
         gold = read_number(trace.answer)
-        self.gold = None if gold is None else round_key(abs(float(gold.value)))
+        numeric = gold is not None and abs(gold.value) <= LARGEST
+        self.gold = round_key(abs(float(gold.value))) if numeric else None
         sentences = [part for part in re.split(r"(?<=[.?!])\s+", trace.question.strip()) if part]
         self.asked = {
             w.lower()[:5] for w in WORD.findall(sentences[-1] if sentences else "") if w.lower() not in STOP_WORDS
