@@ -14,7 +14,7 @@ from rich.console import Console
 from drp_hf.engines import Completion, Sampling, make_engine, resolve_engine
 from drp_hf.errors import DRPError
 from drp_hf.models import load_tokenizer, model_identity
-from drp_hf.records import Problem
+from drp_hf.records import Problem, whole
 from drp_hf.store import RowStore, content_key
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ class AnsweringModel:
                 self.measured["answers"] += 1
                 self.measured["tokens"] += completion.n_tokens
             self.measured["seconds"] += time.monotonic() - start
-        return (Completion(**self.store.get(key)) for key in keys)
+        # What a server wrote may hold half of a surrogate pair.
+        return (Completion(**row | {"text": whole(row["text"])}) for row in map(self.store.get, keys))
 
     def answer_all(self, benchmarks: Iterable[Benchmark]) -> Iterator[dict[str, Any]]:
         """Lets the model answer every problem of the benchmarks as often as the run's settings say.

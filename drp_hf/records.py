@@ -41,6 +41,11 @@ def final_response(answer: str) -> str:
     return f"The answer is {answer}."
 
 
+def whole(text: str) -> str:
+    """The text with halves of surrogate pairs, which JSON can hold but no file and no tokenizer, replaced."""
+    return text.encode("utf-8", "replace").decode()
+
+
 @dataclass(frozen=True)
 class Problem:
     """A question with its gold answer."""

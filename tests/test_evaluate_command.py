@@ -4,7 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 
 import numpy as np
@@ -15,9 +15,10 @@ from drp_hf import answering, budget_forcing
 from drp_hf.answering import AnsweringModel, Request
 from drp_hf.answers import stated_answer
 from drp_hf.budget_forcing import FORCED_END, at_once, cut_reasoning
-from drp_hf.commands import evaluate
+from drp_hf.commands import evaluate, rollout
 from drp_hf.commands.evaluate import EvaluateConfig, ThinkTags, gold_warning
 from drp_hf.commands.parsing import parse
+from drp_hf.commands.rollout import RolloutConfig
 from drp_hf.engines import Completion, transformers
 from drp_hf.engines.transformers import TransformersEngine
 from drp_hf.errors import DRPError
@@ -298,6 +299,26 @@ def test_a_server_gives_what_the_model_itself_gives(tmp_path, monkeypatch):
     asked["tokenizer"] = None
     with pytest.raises(DRPError, match="force_answer needs the tokenizer of ./served"):
         evaluate.main(config(tmp_path, tmp_path / "server", **settings, **asked))
+
+
+def test_half_a_surrogate_pair_in_an_output_ends_no_run(problems, tmp_path):
+    """JSON of a server can hold it; no tokenizer and no file takes it."""
+    server = Loopback(TransformersEngine("smollm2-embedded"))
+    write = server.write
+
+    def broken(prompt, body):
+        text, end = write(prompt, body)
+        return f"{text}\ud83d", end
+
+    server.write = broken
+    asked = {"engine": "server", "base_url": server.url}
+    evaluate.main(config(problems, tmp_path / "answers", names=("sums",), **asked, budgets=[4], force_answer=True))
+    settings = {"model": "smollm2-embedded", "temperature": 0.0, "max_tokens": 16}
+    rolled = RolloutConfig(problems=str(problems / "sums.jsonl"), output_dir=str(tmp_path / "traces"), **settings)
+    traces = rollout.main(replace(rolled, **asked))
+    server.shutdown()
+    for rows in (read(tmp_path / "answers" / "answers.jsonl"), read(traces)):
+        assert len(rows) == len(SUMS) and all(row["output"].endswith("?") for row in rows)
 
 
 def test_where_reasoning_is_cut(smollm2_tokenizer):

@@ -260,6 +260,10 @@ def test_other_mistakes(tmp_path):
     for none in (" ", None, float("nan")):
         with pytest.raises(DRPError, match="p.jsonl row 1: the field 'answer' is empty"):
             read_problems(write(tmp_path / "p.jsonl", {"question": "2 + 3?", "answer": none}))
+    for field in ("question", "answer"):
+        half = {"question": "2 + 3?", "answer": "5", field: "\ud83d"}
+        with pytest.raises(DRPError, match=f"p.jsonl row 1: the field '{field}' holds half of a surrogate pair; mend"):
+            read_problems(write(tmp_path / "p.jsonl", half))
     (tmp_path / "set").mkdir()
     for split in ("train", "test"):
         write(tmp_path / "set" / f"{split}.jsonl", ROW)

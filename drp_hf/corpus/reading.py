@@ -16,11 +16,12 @@ from typing import Any
 from drp_hf.errors import DRPError
 from drp_hf.golds import gold_text
 from drp_hf.outputs import bare_golds
-from drp_hf.records import THINK_CLOSE, THINK_OPEN, Problem, Trace
+from drp_hf.records import THINK_CLOSE, THINK_OPEN, Problem, Trace, whole
 from drp_hf.tables import Table, open_tables
 
 MAX_CHARACTERS = 2_000_000
 """Longest row that is looked at, in characters (about half a million tokens); a longer one is a broken file's."""
+HALF_PAIR = "holds half of a surrogate pair"
 
 TEXT, ANSWER = "text", "text or a number"
 PROBLEM_FIELDS = {"question": TEXT, "answer": ANSWER}
@@ -95,7 +96,8 @@ def read_problems(source: str | Path, split: str | None = None) -> list[Problem]
     """Reads questions with gold answers (columns `question` and `answer`); sources as in `read_traces`.
 
     Raises:
-        DRPError: as `read_traces`; also an empty field, or several splits and none chosen.
+        DRPError: as `read_traces`; also a field that is empty or holds half of a surrogate pair, or several splits and
+            none chosen.
     """
     tables = _open(source, split, traces=False)
     if len(tables) > 1:
@@ -103,11 +105,14 @@ def read_problems(source: str | Path, split: str | None = None) -> list[Problem]
     (table,) = tables.values()
     problems = []
     for number, row in table.rows():
-        problem = Problem((row["question"] or "").strip(), _gold(row["answer"], f"{table.name} row {number}"))
+        where = f"{table.name} row {number}"
         for field in PROBLEM_FIELDS:
-            if not getattr(problem, field):
-                raise DRPError(f"{table.name} row {number}: the field {field!r} is empty; fill it or drop the row.")
-        problems.append(problem)
+            value = gold_text(row[field])
+            if not value:
+                raise DRPError(f"{where}: the field {field!r} is empty; fill it or drop the row.")
+            if whole(value) != value:
+                raise DRPError(f"{where}: the field {field!r} {HALF_PAIR}; mend it or drop the row.")
+        problems.append(Problem(row["question"].strip(), bare_golds(row["answer"], where, "answer")[0]))
     return problems
 
 
@@ -138,8 +143,8 @@ def split_output(output: str) -> tuple[str, str, str]:
     return "", output.strip(), problem
 
 
-def _gold(value: str | int | float | None, where: str) -> str:
-    return bare_golds(value, where, "answer")[0] if gold_text(value) else ""
+def _gold(value: str, where: str) -> str:
+    return bare_golds(value, where, "answer")[0] if value.strip() else ""
 
 
 def _reading(location: str, row: Mapping[str, Any]) -> Reading:
@@ -153,11 +158,9 @@ def _reading(location: str, row: Mapping[str, Any]) -> Reading:
 
     problem = ""
     for name, value in values.items():
-        try:
-            value.encode()
-        except UnicodeEncodeError:  # JSON can write half of a surrogate pair, Parquet cannot
-            values[name] = value.encode("utf-8", "replace").decode()
-            problem = f"the field {name!r} holds half of a surrogate pair"
+        values[name] = whole(value)
+        if values[name] != value:
+            problem = f"the field {name!r} {HALF_PAIR}"
     question, answer = values["question"].strip(), _gold(values["answer"], location)
     if not {"reasoning", "response"} <= row.keys():
         reasoning, response, of_output = split_output(values["output"])

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from drp_hf.errors import DRPError
-from drp_hf.outputs.output import Output, Outputs, bare_golds, name_of, need, one_run, whole
-from drp_hf.records import THINK_CLOSE, render_output
+from drp_hf.outputs.output import Output, Outputs, bare_golds, name_of, need, one_run
+from drp_hf.records import THINK_CLOSE, render_output, whole
 from drp_hf.tables import Table
 
 DETAILS = {"doc", "model_response"}

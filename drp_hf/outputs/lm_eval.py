@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from drp_hf.errors import DRPError
-from drp_hf.outputs.output import Output, Outputs, bare_golds, name_of, need, one_run, whole
+from drp_hf.outputs.output import Output, Outputs, bare_golds, name_of, need, one_run
+from drp_hf.records import whole
 from drp_hf.tables import Table
 
 SAMPLES = {"doc", "target", "arguments", "resps"}

@@ -11,6 +11,7 @@ from typing import Any
 from drp_hf.answers import extract_answer, stated_answer
 from drp_hf.errors import DRPError
 from drp_hf.golds import gold_text
+from drp_hf.records import whole
 from drp_hf.tables import JSON_LINES
 
 LONGEST_BARE = 200
@@ -150,11 +151,6 @@ def name_of(source: str) -> str:
     """What a file, folder or data set is called: its last part, of a file without its ending."""
     path = Path(source)
     return path.stem if path.suffix in (*JSON_LINES, ".parquet") else path.name
-
-
-def whole(text: str) -> str:
-    """The text with halves of surrogate pairs, which JSON can hold but no file can, replaced."""
-    return text.encode("utf-8", "replace").decode()
 
 
 _NAMES = {str: "text", int: "a whole number", bool: "true or false", dict: "an object", list: "a list"}

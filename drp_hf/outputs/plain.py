@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from drp_hf.errors import DRPError
-from drp_hf.outputs.output import Output, Outputs, bare_golds, name_of, need, whole
-from drp_hf.records import render_output
+from drp_hf.outputs.output import Output, Outputs, bare_golds, name_of, need
+from drp_hf.records import render_output, whole
 from drp_hf.tables import Table
 
 OPTIONAL = {"n_tokens": int, "finished": bool, "sample": int, "benchmark": str, "model": str}
