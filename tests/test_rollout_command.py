@@ -92,6 +92,16 @@ def test_an_interrupted_rollout_goes_on_and_asks_nothing_twice(problems, tmp_pat
     assert asked == [6, 4, 2], "other settings are other answers"
 
 
+def test_rows_that_are_left_out_are_told(problems, tmp_path, capsys):
+    with problems.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(PROBLEMS[0]) + "\n")
+    rows = read(rollout.main(config(problems, tmp_path / "run", max_tokens=1)))
+    assert len(rows) == 2 * len(PROBLEMS)
+    said = capsys.readouterr().err
+    assert f"warning: 1 rows of {problems} repeat an earlier one, and are left out: for several answers" in said
+    assert "set samples" in said
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -13,7 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from drp_hf.commands.generating import GenerationArguments, check_generation, write_json_lines
+from drp_hf.commands.generating import (
+    GenerationArguments,
+    check_generation,
+    warn,
+    warn_of_repeated,
+    write_json_lines,
+)
 from drp_hf.commands.parsing import parse_and_run
 from drp_hf.errors import DRPError
 from drp_hf.provenance import read_run_info, write_run_info
@@ -91,8 +97,7 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
         warn(f"{config.model} was trained with the prompt {prompt!r}, and is asked with {config.prompt!r}.")
     output_dir = Path(config.output_dir)
     for benchmark in benchmarks.values():
-        if benchmark.repeated:
-            warn(f"{benchmark.repeated} rows of {benchmark.source} repeat an earlier one, and are left out.")
+        warn_of_repeated(benchmark)
     with AnsweringModel(config) as model, Grader() as grader:
         if config.force_answer and model.tokenizer is None:
             raise DRPError(
@@ -132,11 +137,6 @@ def main(config: EvaluateConfig) -> dict[str, Any]:
     if config.force_answer:
         Console().print(forced_table(results))
     return results
-
-
-def warn(warning: str) -> None:
-    """Says what people should look at."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/yellow] {escape(warning)}")
 
 
 def write_disagreements(output_dir: Path, grader: Grader) -> None:

@@ -7,9 +7,15 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
 
 from drp_hf.errors import DRPError
+
+if TYPE_CHECKING:
+    from drp_hf.benchmarks import Benchmark
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -30,7 +36,7 @@ class GenerationArguments:
         split (`str`, *optional*):
             Split to read of data sets that have several; a benchmark of the registry has one of its own.
         limit (`int`, *optional*):
-            Only so many problems (of each benchmark), from the first on.
+            Only so many rows (of each benchmark), from the first on; one that repeats an earlier one counts.
         prompt (`str`, *optional*, defaults to `"{question}"`):
             The user's message, with `{question}` for the question.
         system (`str`, *optional*):
@@ -68,7 +74,7 @@ class GenerationArguments:
     model: str = field(metadata={"help": "Who answers: smollm2-embedded, a local folder or a name on the Hub."})
     output_dir: str = field(metadata={"help": "Folder of the run; an interrupted run goes on where it stopped."})
     split: str | None = field(default=None, metadata={"help": "Split to read of data sets that have several."})
-    limit: int | None = field(default=None, metadata={"help": "Only so many problems, from the first on."})
+    limit: int | None = field(default=None, metadata={"help": "Only so many rows of the problems, from the first on."})
     prompt: str = field(default="{question}", metadata={"help": "The user's message, with {question} in it."})
     system: str | None = field(default=None, metadata={"help": "The system message; else the chat template's."})
     samples: int = field(default=1, metadata={"help": "Answers to each question."})
@@ -90,6 +96,20 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with partial.open("w", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     os.replace(partial, path)
+
+
+def warn(warning: str) -> None:
+    """Says what people should look at."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/yellow] {escape(warning)}")
+
+
+def warn_of_repeated(benchmark: Benchmark) -> None:
+    """Says how many of the rows that were read are not asked, as others have their question and answer."""
+    if benchmark.repeated:
+        warn(
+            f"{benchmark.repeated} rows of {benchmark.source} repeat an earlier one, and are left out: for several "
+            "answers to a question, set samples."
+        )
 
 
 def check_generation(config: GenerationArguments) -> None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from drp_hf.commands.evaluate import gold_warning, warn
-from drp_hf.commands.generating import GenerationArguments, check_generation, write_json_lines
+from drp_hf.commands.generating import GenerationArguments, check_generation, warn_of_repeated, write_json_lines
 from drp_hf.commands.parsing import parse_and_run
 from drp_hf.provenance import write_run_info
 
@@ -55,6 +55,7 @@ def main(config: RolloutConfig) -> Path:
     from drp_hf.scoring import is_correct
 
     benchmark = read_benchmark(config.problems, config.split, config.limit)
+    warn_of_repeated(benchmark)
     with Grader() as grader:
         if warning := gold_warning([benchmark], grader):
             warn(warning)

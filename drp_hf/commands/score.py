@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from tqdm import tqdm
 
-from drp_hf.commands.evaluate import warn, write_disagreements
+from drp_hf.commands.evaluate import write_disagreements
+from drp_hf.commands.generating import warn
 from drp_hf.commands.parsing import parse_and_run
 from drp_hf.errors import DRPError
 from drp_hf.provenance import write_run_info
