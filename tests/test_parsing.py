@@ -1,5 +1,7 @@
 """A mistake in flags or in a YAML file is one sentence."""
 
+import errno
+import subprocess
 import sys
 
 import pytest
@@ -114,6 +116,35 @@ def test_entry_points_tell_a_mistake_in_one_sentence(monkeypatch, capsys):
         parse_and_run(pytest.fail, PruneConfig, "traces")
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: There is no setting 'strenght': did you mean strength?\n"
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from drp_hf.commands.generating import write_json_lines
+from drp_hf.commands.parsing import run
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+run(write_json_lines, Path(sys.argv[1]), [{"row": number} for number in range(1000)])
+"""
+
+
+def test_a_full_disk_is_told_in_one_sentence_and_gets_its_room_back(tmp_path):
+    """A limit on the size of files stands in for it."""
+    ended = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "rows.jsonl"], capture_output=True, text=True)
+    assert ended.returncode == 2
+    said = "error: A file cannot be written (File too large): make room, and start the same command again.\n"
+    assert ended.stderr == said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_finds_no_room_is_named(capsys):
+    def fail():
+        raise OSError(errno.ENOSPC, "No space left on device", "corpus/run.json")
+
+    with pytest.raises(SystemExit):
+        run(fail)
+    assert "corpus/run.json cannot be written (No space left on device): make room" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_used_is_a_mistake(tmp_path, capsys):

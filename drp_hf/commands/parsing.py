@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -36,13 +38,15 @@ def parse(dataclass_types: Any, argv: Sequence[str] | None, positional: str | No
     return parsed if isinstance(dataclass_types, tuple) else parsed[0]
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No room: on the disk, in the user's share of it, or in the size that a file may have."""
 GOES_ON = "interrupted: what is done is kept, and the same command goes on from there."
 
 
 def run(main: Callable[..., Any], *configs: Any, interrupted: str = GOES_ON) -> Any:
     """Calls `main(*configs)`; a user's mistake is printed as one sentence, with exit status 2; Ctrl-C ends with 130.
 
-    Mistakes are every `DRPError`, and a file or folder that cannot be read or written.
+    Mistakes are every `DRPError`, a file or folder that cannot be read or written, and a full disk.
 
     Args:
         main: does the work.
@@ -54,6 +58,11 @@ def run(main: Callable[..., Any], *configs: Any, interrupted: str = GOES_ON) -> 
     except DRPError as error:
         _refuse(str(error))
     except OSError as error:
+        if error.errno in FULL:  # where the write itself fails, the error names no file
+            _refuse(
+                f"{error.filename or 'A file'} cannot be written ({os.strerror(error.errno)}): make room, and start "
+                "the same command again."
+            )
         if error.filename is None:
             raise
         _refuse(f"{error.filename} cannot be used ({error.strerror}): correct its path or permissions.")
