@@ -25,7 +25,7 @@ from drp_hf.drp_config import DRPConfig
 from drp_hf.errors import DRPError
 from drp_hf.hub.training import PublishingTrainer
 from drp_hf.rendering import check_stop
-from drp_hf.row_encoder import GROUPS, IGNORED, WARMUP_WEIGHTS, WEIGHTS, encoder_for
+from drp_hf.row_encoder import ENCODED_TOGETHER, GROUPS, IGNORED, WARMUP_WEIGHTS, WEIGHTS, encoder_for
 from drp_hf.step_metrics import StepMetrics
 from drp_hf.taxonomy import CATEGORIES
 
@@ -297,7 +297,14 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         )
         kwargs = _progress(dataset, args, f"Encoding {dataset_name} dataset")
         with global_then_local_main_first():
-            encoded = dataset.map(encoder, batched=True, with_indices=True, remove_columns=columns, **kwargs)
+            encoded = dataset.map(
+                encoder,
+                batched=True,
+                batch_size=ENCODED_TOGETHER,
+                with_indices=True,
+                remove_columns=columns,
+                **kwargs,
+            )
         if isinstance(encoded, Dataset) and not len(encoded):
             raise DRPError(
                 f"No row of the {dataset_name} data has anything to learn within max_length={args.max_length}: raise "

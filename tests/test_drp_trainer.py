@@ -15,7 +15,7 @@ from drp_hf.drp_trainer import DRPTrainer
 from drp_hf.embedded import resolve
 from drp_hf.errors import DRPError
 from drp_hf.records import final_response, render_output
-from drp_hf.row_encoder import RowEncoder
+from drp_hf.row_encoder import ENCODED_TOGETHER, RowEncoder
 from drp_hf.step_weights import WeightRules
 
 # ChatML without the line break behind the stop token, which SFTTrainer trains although no model gets to write it; and
@@ -478,6 +478,13 @@ def test_another_config_is_refused(rows, tmp_path):
 def test_raw_traces_in_the_scope_of_pruned_ones_are_refused(train, rows):
     with pytest.raises(DRPError, match="Row 1 of the train data has a step with the action DELETE, which a pruned"):
         train(DRPTrainer, as_raw(rows))
+
+
+def test_few_rows_are_in_memory_together_while_they_are_encoded(tokenizer, tmp_path):
+    """Whole traces with all their offsets take megabytes each."""
+    data = {"train_dataset": Dataset.from_list(list(make_rows(2 * ENCODED_TOGETHER))), "processing_class": tokenizer}
+    trainer = DRPTrainer(make_model(), DRPConfig(str(tmp_path), bf16=False, report_to="none"), **data)
+    assert [len(chunk) for chunk in trainer.train_dataset.data.column("input_ids").chunks] == 2 * [ENCODED_TOGETHER]
 
 
 def test_rows_that_are_cut_are_counted(train, rows, caplog):

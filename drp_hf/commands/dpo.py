@@ -27,7 +27,7 @@ from drp_hf.commands.training import (
 from drp_hf.errors import DRPError
 from drp_hf.hub.training import PublishingConfig, PublishingTrainer
 from drp_hf.rendering import check_stop
-from drp_hf.row_encoder import IGNORED, RowEncoder
+from drp_hf.row_encoder import ENCODED_TOGETHER, IGNORED, RowEncoder
 
 logger = get_logger(__name__)
 
@@ -84,6 +84,7 @@ class PairTrainer(PublishingTrainer, DPOTrainer):
         dataset = dataset.map(
             PairEncoder(processing_class, args.max_length, dataset_name),
             batched=True,
+            batch_size=ENCODED_TOGETHER,
             with_indices=True,
             remove_columns=dataset.column_names,
             num_proc=args.dataset_num_proc,
