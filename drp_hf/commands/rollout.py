@@ -11,8 +11,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from drp_hf.commands.evaluate import gold_warning, warn
-from drp_hf.commands.generating import GenerationArguments, check_generation, warn_of_repeated, write_json_lines
+from drp_hf.commands.evaluate import gold_warning
+from drp_hf.commands.generating import (
+    GenerationArguments,
+    check_generation,
+    warn,
+    warn_of_repeated,
+    write_json_lines,
+)
 from drp_hf.commands.parsing import parse_and_run
 from drp_hf.provenance import write_run_info
 
