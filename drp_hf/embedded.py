@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from drp_hf.errors import DRPError
 
@@ -31,6 +33,25 @@ NAMES = (EMBEDDED, *ADAPTERS)
 def cache_dir() -> Path:
     """Where converted models are kept: `$DRP_CACHE`, else `~/.cache/drp_hf`."""
     return Path(os.environ.get("DRP_CACHE", Path.home() / ".cache" / "drp_hf"))
+
+
+@contextmanager
+def making(target: Path) -> Iterator[Path]:
+    """A path to make a model's folder at, which becomes `target` when all is written, and goes when that fails.
+
+    Where another process was first, its folder stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # No name by the process's id, which may be the same on machines that share the cache; and below the temporary
+    # folder, which only its maker may enter.
+    with TemporaryDirectory(prefix=f"{target.name}.", suffix=".partial", dir=target.parent) as folder:
+        partial = Path(folder) / target.name
+        yield partial
+        try:
+            os.replace(partial, target)
+        except OSError:
+            if not (target / "config.json").exists():
+                raise
 
 
 def resolve(name: str) -> str:
@@ -67,13 +88,9 @@ def _convert(target: Path) -> None:
     del config.quantization_config
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    model.to(torch.bfloat16).save_pretrained(partial)
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf)
     # With HF_HUB_OFFLINE it would be another file: a model of another content, whose samples are others.
     tokenizer.init_kwargs["local_files_only"] = False
-    tokenizer.save_pretrained(partial)
-    try:
-        os.replace(partial, target)
-    except OSError:  # another process was first
-        shutil.rmtree(partial)
+    with making(target) as partial:
+        model.to(torch.bfloat16).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)

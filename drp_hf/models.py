@@ -9,12 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from drp_hf.embedded import EMBEDDED, EMBEDDED_TOKENIZER, cache_dir, resolve
+from drp_hf.embedded import EMBEDDED, EMBEDDED_TOKENIZER, cache_dir, making, resolve
 from drp_hf.errors import DRPError
 from drp_hf.provenance import fingerprint
 
@@ -334,13 +332,9 @@ def local_model_dir(name: str, dtype: str = "auto", revision: str | None = None)
     target = cache_dir() / f"merged-{key}"
     if not (target / "config.json").exists():
         model, tokenizer = load_model_and_tokenizer(name, dtype, revision)
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        try:
-            os.replace(partial, target)
-        except OSError:  # another process was first
-            shutil.rmtree(partial)
+        with making(target) as partial:
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
     return str(target)
 
 
