@@ -273,9 +273,10 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         if packing:
             if args.shuffle_dataset:
                 dataset = dataset.shuffle(seed=args.seed)
-            dataset = pack_dataset(
-                dataset, args.max_length, args.packing_strategy, _progress(dataset, args, "Packing")
-            )
+            with global_then_local_main_first():
+                dataset = pack_dataset(
+                    dataset, args.max_length, args.packing_strategy, _progress(dataset, args, "Packing")
+                )
         return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
 
     def _encode_dataset(

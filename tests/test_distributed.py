@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,51 @@ def test_an_adapter_on_an_adapter_is_merged(config, one_process_on_adapter, adap
         pytest.importorskip("deepspeed")
     launch(config, tmp_path, adapter, corpus, **LORA)
     assert_same(tmp_path, one_process_on_adapter, "merged/model.safetensors")
+
+
+PREPARE = """
+import sys
+from trl import ModelConfig
+from drp_hf.commands import dpo, sft
+from drp_hf.drp_config import DRPConfig
+
+corpus, student, output = sys.argv[1:]
+settings = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "report_to": "none"}
+training = DRPConfig(output, packing=True, packing_strategy="wrapped", max_length=64, **settings)
+rows = sft.load_rows(sft.SFTArguments(corpus, prompt="Think. {question}"))
+sft.make_trainer(rows, training, ModelConfig(student))
+dpo.make_trainer(rows, dpo.PairConfig(output, **settings), ModelConfig(student))
+"""
+
+
+def test_one_of_two_processes_prepares_the_data_and_the_other_reads_it(student, corpus, tmp_path):
+    rows = Dataset.from_parquet(str(corpus / "train.parquet"))
+    pairs = {"chosen": rows["completion"], "rejected": rows["completion"]}
+    (tmp_path / "pairs").mkdir()
+    Dataset.from_dict({**rows.to_dict(), **pairs}).to_parquet(tmp_path / "pairs" / "train.parquet")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", PREPARE, str(tmp_path / "pairs"), str(student), str(tmp_path / "out")]
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **variables, "RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    try:
+        said = [process.communicate(timeout=280)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], said
+    for title in ("Questions put as the prompt says", "Encoding train dataset", "Packing"):
+        assert title in said[0] and title not in said[1]
 
 
 def test_the_configs_are_for_one_machine():

@@ -11,6 +11,7 @@ from datasets import Dataset
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 from trl import DPOConfig, DPOTrainer, ModelConfig, get_peft_config
+from trl.trainer.utils import global_then_local_main_first
 
 from drp_hf.commands.parsing import parse_and_run
 from drp_hf.commands.training import (
@@ -81,15 +82,16 @@ class PairTrainer(PublishingTrainer, DPOTrainer):
                 f"The {dataset_name} data has no column {' and no column '.join(sorted(missing))} (it has "
                 f"{', '.join(dataset.column_names)}): give the view pairs of a corpus made by `drp prune`."
             )
-        dataset = dataset.map(
-            PairEncoder(processing_class, args.max_length, dataset_name),
-            batched=True,
-            batch_size=ENCODED_TOGETHER,
-            with_indices=True,
-            remove_columns=dataset.column_names,
-            num_proc=args.dataset_num_proc,
-            desc=f"Encoding {dataset_name} dataset",
-        )
+        with global_then_local_main_first():
+            dataset = dataset.map(
+                PairEncoder(processing_class, args.max_length, dataset_name),
+                batched=True,
+                batch_size=ENCODED_TOGETHER,
+                with_indices=True,
+                remove_columns=dataset.column_names,
+                num_proc=args.dataset_num_proc,
+                desc=f"Encoding {dataset_name} dataset",
+            )
         if cut := sum(dataset["cut"]):
             logger.warning(
                 f"{cut} of {len(dataset)} pairs of the {dataset_name} data are longer than max_length="

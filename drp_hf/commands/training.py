@@ -148,7 +148,10 @@ def load_rows(arguments: StudentArguments) -> Dataset:
         return rows
     if "prompt" not in rows.column_names:
         raise DRPError(f"{arguments.dataset} has no column prompt: leave the option prompt out.")
-    return rows.map(_ask, fn_kwargs={"prompt": arguments.prompt}, desc="Questions put as the prompt says")
+    from trl.trainer.utils import global_then_local_main_first
+
+    with global_then_local_main_first():
+        return rows.map(_ask, fn_kwargs={"prompt": arguments.prompt}, desc="Questions put as the prompt says")
 
 
 def _ask(row: dict[str, Any], prompt: str) -> dict[str, Any]:
