@@ -130,6 +130,6 @@ def test_an_adapter_stands_on_the_revision_of_its_base(hub, tmp_path):
     assert found.pop("named") == "v2" and found.pop("identity") == "me/base@v2"
     assert found.pop("served") == ["me/base", "v2", str(tmp_path / "own")]
     assert [template.rpartition("{#")[2] for template in found.pop("templates")] == [" main #}", " later #}"]
-    assert found.pop("none").startswith("No model found under 'me/base' at the revision 'v9': give")
+    assert found.pop("none").startswith("No model found under 'me/base' at the revision 'v9' (v9 is not a valid")
     assert f"model_revision is 'v2', and {tmp_path / 'own'} is on this machine" in found.pop("local")
     assert found and all(found.values()), found
