@@ -20,7 +20,7 @@ from drp_hf.step_weights import WeightRules, per_step, token_owners
 if TYPE_CHECKING:
     from drp_hf.drp_config import DRPConfig
 
-ENCODED_TOGETHER = 64
+ENCODED_TOGETHER = 128
 """Rows; each is in memory with the offsets of all its tokens, 2 MB at 8,600 tokens."""
 IGNORED = -100
 WEIGHTS = "loss_weights"
