@@ -133,6 +133,9 @@ class RowRenderer:
             )
         if len(row["completion"]) != 1 or row["completion"][0]["role"] != "assistant":
             raise DRPError(f"{where} must have one assistant message as its completion.")
+        completion = row["completion"][0].get("content") or ""
+        if isinstance(completion, list):
+            raise DRPError(f"{where} has a list as its completion's content: join its parts of text into one string.")
         for name, advice in ASIDE.items():
             if row["completion"][0].get(name):
                 raise DRPError(
@@ -146,7 +149,7 @@ class RowRenderer:
             add_generation_prompt=True,
             **(row.get("chat_template_kwargs") or {}),
         )
-        return prompt, row["completion"][0]["content"], self.chat_stop
+        return prompt, completion, self.chat_stop
 
     def _steps(self, row: Mapping[str, Any], completion: str, where: str) -> list[Span]:
         """The row's steps as spans of the completion, in order."""

@@ -295,6 +295,8 @@ def with_content(content):
         (with_content("<think>\nopen, never closed"), "1 opening and 0 closing"),
         (with_content("</think> <think>"), "one <think> … </think>"),
         (with_content(""), "has an empty completion"),
+        (with_content(None), "has an empty completion"),
+        (with_content([{"type": "text", "text": "It is 7."}]), "a list as its completion's content: join its parts"),
         (change(make_row(), completion=make_row()["completion"] * 2), "must have one assistant message"),
         (change(make_row(), completion="text"), "both text or both lists of messages"),
     ],
