@@ -29,6 +29,10 @@ FEW_REFUSALS = 10
 INSTEAD = {"max_tokens": "max_completion_tokens", "temperature": None, "top_p": None}
 """Parameters that not every model takes (OpenAI's reasoning models do not), and what is sent instead, if anything."""
 UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
+FINISHED = ("stop", "eos")
+"""Finish reasons of a text that the model ended by itself; the second one is Together's."""
+CUT = ("length", "content_filter")
+"""Finish reasons of a text that was cut, and would be cut again."""
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 
 
@@ -242,6 +246,20 @@ def hopeless_answer(status: int | None, code: str | None, problem: str, model: s
     if status == 402 or code in NO_CREDIT:
         return f"the account has no quota left ({problem}): add credit and start again; what is done is kept."
     return ""
+
+
+def finish_reason(choice: Mapping[str, Any]) -> str:
+    """Why the text of an answer ends: `"stop"` where the model ended it by itself, else one of `CUT`.
+
+    Raises:
+        ValueError: for another reason (an overloaded server, an error, …), or none: asked again, it may be whole.
+    """
+    reason = choice.get("finish_reason")
+    if reason in FINISHED:
+        return "stop"
+    if reason not in CUT:
+        raise ValueError(f"its answer broke off, with finish_reason {reason!r}")
+    return reason
 
 
 def describe(error: Exception) -> str:

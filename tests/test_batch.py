@@ -168,6 +168,24 @@ def test_expired_batches_are_asked_again(tmp_path, chatted):
     assert server.asked_after_completion == 0
 
 
+def test_what_broke_off_is_asked_again(tmp_path, chatted):
+    asked = Counter()
+
+    def overloaded(body: dict) -> str | tuple[str, str]:
+        asked[json.dumps(body)] += 1
+        if "What is 5 " in body["messages"][1]["content"] and asked[json.dumps(body)] < 4:
+            return "[", "insufficient_system_resource"
+        return sometimes_bad(body), "eos"
+
+    rows = Rows(tmp_path)
+    with ChatServer(overloaded) as server:
+        tally = rows.make(asker_of(server, max_attempts=2))
+        assert rows.provisional.keys() == {"row 5"} and (tally.replies, tally.failures) == (8, 2)
+        assert "broke off, with finish_reason 'insufficient_system_resource'" in rows.provisional["row 5"].reason
+        rows.make(asker_of(server, max_attempts=2))
+    assert rows.final == chatted
+
+
 def failing_for(number: int):
     def answer(body: dict) -> str:
         if f"What is {number} " in body["messages"][1]["content"]:

@@ -109,6 +109,25 @@ def test_faults_change_nothing(traces, faults):
     assert server.asked_after_completion == 0 or faults == ("garbled",)
 
 
+def test_a_reply_that_broke_off_is_asked_for_again(traces):
+    expected = sound(traces)
+    asked = set()
+
+    def overloaded(body: dict) -> str | tuple[str, str]:
+        text = answer(body)
+        if (key := json.dumps(body)) in asked:
+            return text, "eos"
+        asked.add(key)
+        return text[: len(text) // 2], "insufficient_system_resource"
+
+    with ChatServer(overloaded) as server:
+        main(config(traces, server))
+        assert server.attempts == 2 * len(expected)
+    assert raw(traces) == expected
+    with RowStore(traces.parent / "corpus" / REPLIES) as store:
+        assert {store.get(key)["reply"]["finish_reason"] for key in store} == {"stop"}
+
+
 def test_a_reply_that_never_comes_is_asked_again_after_the_timeout(traces):
     expected = sound(traces)
     with ChatServer(answer, fault_rate=0.3, faults=("never",), seed=1) as server:

@@ -34,6 +34,8 @@ class Loopback(ThreadingHTTPServer):
         failures: status and headers of answers to the next requests, the last first.
         refused: words of questions that it refuses.
         unsupported: parameters that it does not take.
+        counts: whether it says how many tokens it wrote.
+        reasons: why its next answers end, the last first, instead of the reason there was.
     """
 
     def __init__(self, engine, names=(MODEL,)):
@@ -45,6 +47,8 @@ class Loopback(ThreadingHTTPServer):
         self.failures = []
         self.refused = ()
         self.unsupported = ()
+        self.counts = True
+        self.reasons = []
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
     def handle_error(self, request, client_address):
@@ -96,8 +100,9 @@ class Answering(BaseHTTPRequestHandler):
             )["input_ids"]
             text, end = self.server.write(prompt, body)
             choice = {"index": 0, "message": {"role": "assistant", "content": text}}
-        choice["finish_reason"] = end["finish_reason"]
-        self.reply(200, {"object": "completion", "choices": [choice], "usage": end["usage"]})
+        choice["finish_reason"] = self.server.reasons.pop() if self.server.reasons else end["finish_reason"]
+        usage = {"usage": end["usage"]} if self.server.counts else {}
+        self.reply(200, {"object": "completion", "choices": [choice], **usage})
 
     def reply(self, status, payload, headers=()):
         content = json.dumps(payload).encode()
@@ -172,6 +177,31 @@ def test_passing_failures_are_tried_again(local, server):
     server.failures = [(500, {}), (503, {}), (429, {"Retry-After": "0.05"})]
     assert dict(engine.generate(QUESTIONS[:1], Sampling(5))) == dict(local.generate(QUESTIONS[:1], Sampling(5)))
     assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize("model", [MODEL, "./gpt-0"])
+def test_an_answer_that_broke_off_is_asked_for_again(local, server, model):
+    server.names, server.reasons = (model,), [None, "abort", "insufficient_system_resource", "error"]
+    engine = make_engine("server", model, base_url=server.url, batch_size=1)
+    assert dict(engine.generate(QUESTIONS[:1], Sampling(5))) == dict(local.generate(QUESTIONS[:1], Sampling(5)))
+    assert len(server.requests) == 5
+
+
+def test_tokens_that_the_server_does_not_count_are_counted_here(local, server, monkeypatch):
+    server.counts = False
+    engine = make_engine("server", MODEL, base_url=server.url)
+    assert dict(engine.generate(QUESTIONS, Sampling(5))) == dict(local.generate(QUESTIONS, Sampling(5)))
+    monkeypatch.setattr(server, "write", lambda prompt, body: ("Two words.", {"finish_reason": "stop", "usage": None}))
+    ((_, answer),) = engine.generate(["Hi"], Sampling(5))
+    assert answer == local._completion("", [*local.tokenizer("Two words.")["input_ids"], min(local.stop_ids)])
+
+
+def test_a_chat_that_does_not_count_its_tokens_ends_it_at_once(server):
+    server.names, server.counts = ("./gpt-0",), False
+    engine = make_engine("server", "./gpt-0", base_url=server.url, batch_size=1)
+    answers, error = asked(engine, QUESTIONS)
+    assert not answers and len(server.requests) == 1
+    assert error.startswith(f"{server.url}: the server does not count the tokens") and "--tokenizer" in error
 
 
 def test_nothing_is_asked_after_the_caller_has_enough(server):
@@ -296,26 +326,48 @@ def test_wrong_key_and_wrong_model(server, monkeypatch):
         make_engine("server", "gpt-4o")
 
 
+def uncounted(text, finished):
+    raise AssertionError("the server has counted")
+
+
 def chat_answer(message, finish_reason="stop"):
     return {"choices": [{"message": message, "finish_reason": finish_reason}], "usage": {"completion_tokens": 7}}
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 def test_reasoning_in_a_field_of_its_own_gets_its_tags_back(field):
-    whole = read_chat(chat_answer({"content": "\n\nIt is 7.", field: "\n3 + 4 = 7\n"}))
+    whole = read_chat(chat_answer({"content": "\n\nIt is 7.", field: "\n3 + 4 = 7\n"}), uncounted)
     assert whole.text == "<think>\n3 + 4 = 7\n</think>\n\nIt is 7." and (whole.n_tokens, whole.finished) == (7, True)
-    cut = read_chat(chat_answer({"content": None, field: "3 + 4"}, "length"))
+    cut = read_chat(chat_answer({"content": None, field: "3 + 4"}, "length"), uncounted)
     assert (cut.text, cut.finished) == ("<think>\n3 + 4", False)
 
 
 def test_tags_in_the_text():
+    def text(message):
+        return read_chat(chat_answer(message), uncounted).text
+
     both = "<think>\n3 + 4 = 7\n</think>\n\n7"
-    assert read_chat(chat_answer({"content": both, "reasoning_content": None})).text == both
-    assert read_chat(chat_answer({"content": both.removeprefix("<think>\n")})).text == both, "the template's tag"
-    assert read_chat(chat_answer({"content": "It is 7."})).text == "It is 7."
+    assert text({"content": both, "reasoning_content": None}) == both
+    assert text({"content": both.removeprefix("<think>\n")}) == both, "the template's tag"
+    assert text({"content": "It is 7."}) == "It is 7."
 
 
 def test_what_is_no_completion_is_an_error():
-    for answer in ({}, {"choices": []}, {"choices": [{"text": "x", "finish_reason": "stop"}]}, {"choices": None}):
+    for answer in ({}, {"choices": []}, {"choices": [{"finish_reason": "stop"}]}, {"choices": None}, {"choices": [7]}):
         with pytest.raises(ValueError, match="no completion"):
-            read_completion(answer)
+            read_completion(answer, uncounted)
+
+
+@pytest.mark.parametrize(("reason", "finished"), [("stop", True), ("eos", True), ("length", False)])
+def test_how_a_text_ended(reason, finished):
+    answer = {"choices": [{"text": "7", "finish_reason": reason}], "usage": {"completion_tokens": 2}}
+    assert read_completion(answer, uncounted) == Completion("7", 2, finished)
+    cut = read_chat(chat_answer({"content": "", "reasoning": "3 + 4"}, reason), uncounted)
+    assert cut == Completion("<think>\n3 + 4" + "\n</think>\n\n" * finished, 7, finished)
+
+
+def test_a_content_filter_cuts_and_nothing_else_is_an_end():
+    assert not read_chat(chat_answer({"content": "x"}, "content_filter"), uncounted).finished
+    for reason in (None, "error", "abort", "insufficient_system_resource", "tool_calls"):
+        with pytest.raises(ValueError, match=f"broke off.*{reason}"):
+            read_chat(chat_answer({"content": "x"}, reason), uncounted)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import openai
@@ -26,8 +27,18 @@ from drp_hf.engines.base import (
     describe_model,
 )
 from drp_hf.errors import DRPError
-from drp_hf.records import THINK_CLOSE, THINK_OPEN
-from drp_hf.servers import REFUSED, Caution, Manners, Parameters, client_options, delay_before, describe, hopeless
+from drp_hf.records import THINK_CLOSE, THINK_OPEN, whole
+from drp_hf.servers import (
+    REFUSED,
+    Caution,
+    Manners,
+    Parameters,
+    client_options,
+    delay_before,
+    describe,
+    finish_reason,
+    hopeless,
+)
 
 BATCH_SIZE = 64
 """Requests under way at the same time."""
@@ -47,6 +58,8 @@ BEYOND_OPENAI = {
     "repetition_penalty": 1.0,
 }
 """Settings of completions that OpenAI's own do not have, as vLLM and SGLang call them."""
+Count = Callable[[str, bool], int]
+"""Takes a text and whether it is finished, and gives its tokens: for servers that do not say."""
 
 
 def make_server_engine(
@@ -106,8 +119,13 @@ class CompletionsEngine(TokenEngine):
             }
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
-        for index, answer in self.server.ask("/completions", bodies, read_completion, self.batch_size):
+        read = partial(read_completion, count=self._count)
+        for index, answer in self.server.ask("/completions", bodies, read, self.batch_size):
             yield index, answer if isinstance(answer, Refusal) else replace(answer, text=openings[index] + answer.text)
+
+    def _count(self, text: str, finished: bool) -> int:
+        """Tokens of a text, with the stop token that does not stand in it."""
+        return len(self.tokenizer(whole(text), add_special_tokens=False)["input_ids"]) + finished
 
 
 class ChatEngine(Engine):
@@ -147,7 +165,14 @@ class ChatEngine(Engine):
             }
             for question, seed in zip(questions, seeds, strict=True)
         ]
-        yield from self.server.ask("/chat/completions", bodies, read_chat, self.batch_size)
+        read = partial(read_chat, count=self._count)
+        yield from self.server.ask("/chat/completions", bodies, read, self.batch_size)
+
+    def _count(self, text: str, finished: bool) -> int:
+        raise DRPError(
+            f"{self.server.address}: the server does not count the tokens of its answers (no usage comes with them): "
+            "have it count them, or take --engine server with the model's --tokenizer, and they are counted here."
+        )
 
 
 class Server:
@@ -202,7 +227,8 @@ class Server:
         Args:
             path: where they are sent.
             bodies: the requests, without the model.
-            read: takes the completion out of an answer; `ValueError` where there is none.
+            read: takes the completion out of an answer; `ValueError` where there is none, and `DRPError` where no
+                other answer can have one either.
             concurrency: requests under way at the same time.
 
         Raises:
@@ -260,6 +286,8 @@ class Server:
             await asyncio.sleep(delay_before(attempt))
             try:
                 return read(await self.parameters.post(client, path, {"model": self.model, **body}))
+            except DRPError:
+                raise
             except (openai.APIError, ValueError) as error:
                 failure = error
             finally:
@@ -300,18 +328,18 @@ def _sampling(sampling: Sampling, seed: int) -> dict[str, Any]:
     )
 
 
-def read_completion(answer: Mapping[str, Any]) -> Completion:
-    """The completion in an answer of `/completions`; `ValueError` where there is none."""
-    return _read(answer, lambda choice: choice["text"])
+def read_completion(answer: Mapping[str, Any], count: Count) -> Completion:
+    """The completion in an answer of `/completions`; `ValueError` where there is none, or it broke off."""
+    return _read(answer, lambda choice, finished: choice["text"], count)
 
 
-def read_chat(answer: Mapping[str, Any]) -> Completion:
+def read_chat(answer: Mapping[str, Any], count: Count) -> Completion:
     """The completion in an answer of `/chat/completions`, with both think tags where the model has thought.
 
     Tags are put back where the server has taken the reasoning out of the text, or where its chat template has written
     the first one. The second one is missing where the output was cut within the reasoning.
     """
-    return _read(answer, lambda choice: _with_tags(choice["message"], choice["finish_reason"] == "stop"))
+    return _read(answer, lambda choice, finished: _with_tags(choice["message"], finished), count)
 
 
 def _with_tags(message: Mapping[str, Any], finished: bool) -> str:
@@ -325,9 +353,12 @@ def _with_tags(message: Mapping[str, Any], finished: bool) -> str:
     return content
 
 
-def _read(answer: Mapping[str, Any], text: Callable[[Mapping[str, Any]], str]) -> Completion:
+def _read(answer: Mapping[str, Any], text: Callable[[Mapping[str, Any], bool], str], count: Count) -> Completion:
     try:
         choice = answer["choices"][0]
-        return Completion(text(choice), int(answer["usage"]["completion_tokens"]), choice["finish_reason"] == "stop")
+        finished = finish_reason(choice) == "stop"
+        written = text(choice, finished)
+        n_tokens = (answer.get("usage") or {}).get("completion_tokens")
+        return Completion(written, count(written, finished) if n_tokens is None else int(n_tokens), finished)
     except (AttributeError, KeyError, IndexError, TypeError) as error:
         raise ValueError("it sent no completion") from error

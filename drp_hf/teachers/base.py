@@ -54,7 +54,8 @@ class Reply:
 
     Args:
         text: the answer.
-        finish_reason: `"stop"` where the model ended by itself, `"length"` where it was cut off.
+        finish_reason: `"stop"` where the model ended by itself, `"length"` where it was cut off, or as in
+            [`~drp_hf.servers.finish_reason`].
         input_tokens: tokens of the request, as the server counts them.
         output_tokens: tokens of the answer.
     """

@@ -242,15 +242,15 @@ class BatchAsker(Asker):
             self.parameters.unsupported.update(without)  # which a run that was stopped has learnt
             try:
                 answered.append((Request(**row["request"]), read_completion((line.get("response") or {}).get("body"))))
-            except ValueError:
+            except ValueError as failure:
                 replies.tally.failures += 1
-                self._note(line, without)
+                self._note(line, without, failure)
             if len(answered) == LINES_AT_ONCE:
                 replies.put(*answered)
                 answered = []
         replies.put(*answered)
 
-    def _note(self, line: Mapping[str, Any], without: Collection[str]) -> None:
+    def _note(self, line: Mapping[str, Any], without: Collection[str], failure: ValueError) -> None:
         """Notes why a request has no reply, unless it shall be submitted again without parameters just learnt of."""
         response = line.get("response") or {}
         status, body = response.get("status_code"), response.get("body")
@@ -259,7 +259,8 @@ class BatchAsker(Asker):
         if refused and self.parameters.learn(error, without):
             return
         known = error if isinstance(error, Mapping) else {}
-        problem = describe(ValueError(known.get("message") or json.dumps(error or response)))
+        told = failure if status == 200 and not error else json.dumps(error or response)
+        problem = describe(ValueError(known.get("message") or told))
         self._hopeless = self._hopeless or hopeless_answer(status, known.get("code"), problem, self.model)
         self._problems.setdefault(line["custom_id"], []).append(problem)
         if refused:

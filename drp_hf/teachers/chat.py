@@ -8,7 +8,17 @@ from typing import Any
 import openai
 
 from drp_hf.errors import DRPError
-from drp_hf.servers import REFUSED, Caution, Manners, Parameters, client_options, delay_before, describe, hopeless
+from drp_hf.servers import (
+    REFUSED,
+    Caution,
+    Manners,
+    Parameters,
+    client_options,
+    delay_before,
+    describe,
+    finish_reason,
+    hopeless,
+)
 from drp_hf.teachers.asking import Asker, Conversations, Finished, Replies, Tally, Turn
 from drp_hf.teachers.base import Reply, Request, Unanswerable, Unanswered
 
@@ -166,14 +176,14 @@ def request_body(model: str, request: Request) -> dict[str, Any]:
 
 
 def read_completion(completion: Any) -> Reply:
-    """The reply in a chat completion, as parsed JSON; `ValueError` where there is none."""
+    """The reply in a chat completion, as parsed JSON; `ValueError` where there is none, or it broke off."""
     try:
         choice = completion["choices"][0]
         text = choice["message"].get("content") or choice["message"].get("refusal") or ""
         usage = completion.get("usage") or {}
         return Reply(
             str(text),
-            str(choice.get("finish_reason") or "stop"),
+            finish_reason(choice),
             int(usage.get("prompt_tokens") or 0),
             int(usage.get("completion_tokens") or 0),
         )
