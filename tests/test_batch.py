@@ -350,6 +350,24 @@ def test_a_failed_batch_says_why_and_can_be_started_again(tmp_path, chatted):
     assert [len(batch) for batch in submitted(server)] == [7, 7, 2]
 
 
+def test_one_run_forgets_all_that_was_cancelled(monkeypatch, tmp_path, chatted):
+    rows = Rows(tmp_path)
+    with ChatServer(sometimes_bad) as server:
+        with monkeypatch.context() as patched:
+            asker = asker_of(server)
+            stops = Stops(patched, asker, rows, None, "before Batches.retrieve")
+            with pytest.raises(Stopped):
+                rows.make(asker, stops.store)
+        for identity in server._batches.batches:
+            asker_of(server).client.batches.cancel(identity)
+        with pytest.raises(DRPError, match=r"the batch batch_\w+ is cancelled"):
+            rows.make(asker_of(server))
+        with RowStore(rows.path) as store:
+            assert store.get(BATCHES) == {}
+        rows.make(ChatAsker("teacher", server.url))
+    assert rows.final == chatted and len(submitted(server)) == 3
+
+
 def test_an_account_with_few_tokens_gets_smaller_files_one_at_a_time(tmp_path, chatted):
     rows = Rows(tmp_path)
     under_way = []

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -22,6 +22,8 @@ from drp_hf.commands.prune import REPLIES, PruneConfig, main
 from drp_hf.errors import DRPError
 from drp_hf.problems import generate
 from drp_hf.store import RowStore
+from drp_hf.teachers import batch as batch_module
+from drp_hf.teachers.batch import BatchAsker
 from drp_hf.verbose_traces import verbose_trace
 
 KEY = "sk-secret-0123456789abcdef"
@@ -57,6 +59,14 @@ def sound(traces: Path) -> list[dict]:
     with ChatServer(answer) as server:
         main(config(traces, server, "sound"))
     return raw(traces, "sound")
+
+
+class Stopped(BaseException):
+    """As if the process had ended here."""
+
+
+def stop(seconds: float) -> None:
+    raise Stopped
 
 
 # ------------------------------------------------------------------------------------------------- going on
@@ -126,6 +136,28 @@ def test_a_reply_that_broke_off_is_asked_for_again(traces):
     assert raw(traces) == expected
     with RowStore(traces.parent / "corpus" / REPLIES) as store:
         assert {store.get(key)["reply"]["finish_reason"] for key in store} == {"stop"}
+
+
+def test_what_is_in_batches_under_way_is_not_asked_in_a_chat_too(traces, monkeypatch):
+    with ChatServer(answer, batch_polls=3) as server:
+        in_chat = config(traces, server)
+        in_batches = replace(in_chat, teacher="batch", poll_seconds=0.001)
+        with monkeypatch.context() as patched, pytest.raises(Stopped):
+            patched.setattr(batch_module.time, "sleep", stop)
+            main(in_batches)
+        for asked in (in_chat, replace(in_chat, candidates=2)):
+            with pytest.raises(DRPError, match=r"batches under way \(batch_\w+\).*: go on with --teacher batch"):
+                main(asked)
+        assert server.attempts == 0
+
+        main(replace(in_chat, strength="hard"))
+        assert server.attempts == 12, "these are other requests"
+
+        BatchAsker("rule", server.url).client.batches.cancel(*server._batches.batches)
+        with pytest.raises(DRPError, match="is cancelled"):
+            main(in_batches)
+        main(in_chat)
+    assert server.attempts == 24 and raw(traces) == sound(traces)
 
 
 def test_a_reply_that_never_comes_is_asked_again_after_the_timeout(traces):

@@ -383,7 +383,12 @@ def make_rows(config: PruneConfig, prunings: Prunings, tally: Tally) -> int:
             ask_nobody(missing, finished)
         elif next(iter(prunings.missing()), None):  # a model that nobody asks need not be loaded
             with RowStore(Path(config.output_dir) / REPLIES) as store:
-                make_asker(config).run(missing, Replies(store, model_key(config), tally), finished)
+                replies = Replies(store, model_key(config), tally)
+                if config.teacher != "batch":
+                    from drp_hf.teachers.batch import refuse_what_is_under_way
+
+                    refuse_what_is_under_way(prunings.missing(), replies)
+                make_asker(config).run(missing, replies, finished)
     return made
 
 

@@ -81,7 +81,7 @@ class BatchAsker(Asker):
         self._refused: set[str] = set()  # requests that the server refuses
         self._left: set[str] = set()  # rows that go on without a reply
         self._one_at_a_time = False
-        self._hopeless = ""  # why no request can be answered
+        self._hopeless = ""  # why the run stops when what is over is fetched
         self._answered_before = replies.exist()
         try:
             _set_aside(replies)
@@ -195,9 +195,8 @@ class BatchAsker(Asker):
                     if batch.status == "failed" and any(error.code == TOKEN_LIMIT for error in _errors(batch)):
                         self._submit_less(batch, name, alone, replies)
                     elif batch.status in ("failed", "cancelled"):
-                        raise DRPError(
-                            f"the batch {identity} is {batch.status} ({_reasons(batch)}): mend that and start again."
-                        )
+                        reasons = f"the batch {identity} is {batch.status} ({_reasons(batch)})"
+                        self._hopeless = self._hopeless or f"{reasons}: mend that and start again."
                 elif batch.request_counts:
                     done += batch.request_counts.completed
                     total += batch.request_counts.total
@@ -272,9 +271,33 @@ def _under_way(replies: Replies) -> dict[str, str]:
     return replies.store.get(BATCHES) or {}
 
 
+def _noted(replies: Replies) -> dict[str, str]:
+    """What is under way, whatever model is asked."""
+    return _under_way(replies) | (replies.store.get(SET_ASIDE) or {})
+
+
+def refuse_what_is_under_way(conversations: Conversations, replies: Replies) -> None:
+    """Before another way of asking: makes sure that nothing is asked, and paid, that is in a batch already.
+
+    Raises:
+        DRPError: a conversation waits for the reply to a request in a batch that is not known to be over.
+    """
+    noted = _noted(replies)
+    for _, start in conversations if noted else ():
+        request = Turn(start(), replies).request
+        waiting = (request and replies.store.get(replies.key(request))) or {}
+        if waiting.get("file") in noted:
+            identity = noted[waiting["file"]] or "one that was being submitted"
+            raise DRPError(
+                f"some of these requests are in batches under way ({identity}), and would be paid twice: go on with "
+                "--teacher batch, or cancel them at the provider and give the command once with --teacher batch, which "
+                "keeps what they answered, says that they are cancelled, and forgets them."
+            )
+
+
 def _set_aside(replies: Replies) -> None:
     """Sorts what is under way by whether it was asked of this model or of another."""
-    noted = _under_way(replies) | (replies.store.get(SET_ASIDE) or {})
+    noted = _noted(replies)
     others = replies.files_of_others() & noted.keys() if noted else set()
     own = {name: batch for name, batch in noted.items() if name not in others}
     if own != _under_way(replies):
