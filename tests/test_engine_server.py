@@ -34,6 +34,7 @@ class Loopback(ThreadingHTTPServer):
         failures: status and headers of answers to the next requests, the last first.
         refused: words of questions that it refuses.
         unsupported: parameters that it does not take.
+        context: tokens of prompt and completion that it says it takes.
         counts: whether it says how many tokens it wrote.
         reasons: why its next answers end, the last first, instead of the reason there was.
     """
@@ -47,6 +48,7 @@ class Loopback(ThreadingHTTPServer):
         self.failures = []
         self.refused = ()
         self.unsupported = ()
+        self.context = None
         self.counts = True
         self.reasons = []
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -75,7 +77,8 @@ class Loopback(ThreadingHTTPServer):
 class Answering(BaseHTTPRequestHandler):
     def do_GET(self):
         names = self.server.names
-        self.reply(200, {"object": "list", "data": [{"id": name, "object": "model"} for name in names]})
+        model = {"object": "model"} | ({"max_model_len": self.server.context} if self.server.context else {})
+        self.reply(200, {"object": "list", "data": [{"id": name, **model} for name in names]})
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -160,6 +163,30 @@ def test_the_context_and_the_frame_of_the_prompt_hold_here_too(local, server):
     )
     ((_, answer),) = engine.generate(["Tell a story"], Sampling(500))
     assert (answer.n_tokens, answer.finished) == (60 - len(prompt), False)
+
+
+def test_a_server_that_would_cut_before_max_tokens_is_asked_nothing(server, tmp_path):
+    """Its context is no setting of the run: the same run would have other answers after the server's next start."""
+    server.context = 100
+    config = GenerationArguments(MODEL, str(tmp_path), engine="server", base_url=server.url, max_tokens=200)
+    with AnsweringModel(config) as model:
+        longest = max(len(prompt) for prompt in model.engine.encode(QUESTIONS)[1])
+        said = f"context of 100 tokens, .* {longest} tokens and max_tokens 200 .*, or set --context-length 100"
+        with pytest.raises(DRPError, match=said):
+            model.complete([Request(question) for question in QUESTIONS], model.sampling)
+    assert not server.requests
+
+
+def test_a_context_length_within_the_servers_own_cuts_as_everywhere(server, tmp_path):
+    config = GenerationArguments(MODEL, str(tmp_path), engine="server", base_url=server.url, max_tokens=200)
+    with AnsweringModel(config) as model:
+        (prompt,) = model.engine.encode(["Tell a story"])[1]
+    server.context = config.context_length = len(prompt) + 3
+    with AnsweringModel(config) as model:
+        (answer,) = model.complete([Request("Tell a story")], model.sampling)
+    assert (answer.n_tokens, answer.finished) == (3, False)
+    engine = make_engine("server", MODEL, base_url=server.url)
+    assert len(dict(engine.generate(["Tell a story"], Sampling(3)))) == 1, "there is room for max_tokens"
 
 
 def test_without_a_tokenizer_the_server_renders_the_messages(local, server, capsys):

@@ -117,7 +117,8 @@ def test_the_server_writes_the_same(local):
     flags = ("--served-model-name", MODEL, "--dtype", "float32", "--max-model-len", "512")
     with served(*flags) as url:
         engine = make_engine("server", MODEL, base_url=url)
-        assert engine.context_length == 512
+        with pytest.raises(DRPError, match="has a context of 512 tokens"):
+            list(engine.generate(QUESTIONS, Sampling(512)))
         expected = dict(local.generate(QUESTIONS, Sampling(24)))
         assert dict(engine.generate(QUESTIONS, Sampling(24))) == expected
         arguments = (["Hi"], Sampling(8), None, ["Hello"])

@@ -84,8 +84,8 @@ def make_server_engine(
         reason = f"no tokenizer was found here ({describe(error)})"
     else:
         if tokenizer.chat_template:
-            context = min((length for length in (context_length, served_context) if length), default=None)
-            return CompletionsEngine(server, batch_size, tokenizer, config, stops, context, prompt, system)
+            settings = (tokenizer, config, stops, context_length, prompt, system)
+            return CompletionsEngine(server, served_context, batch_size, *settings)
         reason = "its tokenizer has no chat template"
     message = f"{model} is asked through the server's own chat template, for {reason}"
     Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
@@ -97,18 +97,21 @@ class CompletionsEngine(TokenEngine):
 
     Args:
         server: who answers.
+        served_context: tokens of prompt and completion together that it takes; None where it does not say.
         batch_size: requests under way at the same time.
         *args: as in [`~drp_hf.engines.base.TokenEngine`], from the tokenizer on.
     """
 
-    def __init__(self, server: Server, batch_size: int, *args: Any):
+    def __init__(self, server: Server, served_context: int | None, batch_size: int, *args: Any):
         super().__init__(server.model, *args)
         self.server = server
+        self.served_context = served_context
         self.batch_size = batch_size
 
     def _write(
         self, openings: list[str], prompts: list[list[int]], seeds: list[int], sampling: Sampling
     ) -> Iterator[tuple[int, Completion | Refusal]]:
+        self._check_context(max(map(len, prompts), default=0), sampling.max_tokens)
         bodies = [
             {
                 "prompt": prompt,
@@ -122,6 +125,16 @@ class CompletionsEngine(TokenEngine):
         read = partial(read_completion, count=self._count)
         for index, answer in self.server.ask("/completions", bodies, read, self.batch_size):
             yield index, answer if isinstance(answer, Refusal) else replace(answer, text=openings[index] + answer.text)
+
+    def _check_context(self, longest: int, max_tokens: int) -> None:
+        """Refuses a server that would cut what no setting cuts: after another start it may cut elsewhere, or not."""
+        wanted = min(longest + max_tokens, self.context_length)
+        if self.served_context and self.served_context < wanted:
+            raise DRPError(
+                f"The server at {self.server.address} has a context of {self.served_context} tokens, and the longest "
+                f"prompt of {longest} tokens and max_tokens {max_tokens} need {wanted}: start the server with more, "
+                f"lower --max-tokens, or set --context-length {self.served_context}."
+            )
 
     def _count(self, text: str, finished: bool) -> int:
         """Tokens of a text, with the stop token that does not stand in it."""
