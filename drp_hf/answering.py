@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from drp_hf.engines import Completion, Sampling, make_engine, resolve_engine
+from drp_hf.engines import SERVERS, Completion, Sampling, make_engine, resolve_engine
 from drp_hf.errors import DRPError
 from drp_hf.models import load_tokenizer, model_identity
 from drp_hf.records import Problem, whole
@@ -63,11 +63,11 @@ class AnsweringModel:
         self.engine_name = resolve_engine(config.engine)
         self.sampling = Sampling(config.max_tokens, config.temperature, config.top_p, config.seed)
         # Everything that decides an answer besides question and sampling; a server's address does not.
-        self.identity = [config.model] if self.engine_name == "server" else model_identity(config.model)
+        self.identity = [config.model] if self.engine_name in SERVERS else model_identity(config.model)
         self.settings = [
             self.identity,
             self.engine_name,
-            self.tokenizer and self.tokenizer.chat_template,
+            self.tokenizer.chat_template if self.engine_name != "chat" and self.tokenizer else None,
             config.prompt,
             config.system,
             config.context_length,
@@ -82,7 +82,7 @@ class AnsweringModel:
         try:
             return load_tokenizer(self.config.tokenizer or self.config.model)
         except (DRPError, OSError, ValueError):
-            if self.engine_name != "server" or self.config.tokenizer:
+            if self.engine_name not in SERVERS or self.config.tokenizer:
                 raise
             return None
 

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.chat_server import ChatServer
 from drp_hf import servers
 from drp_hf.answering import AnsweringModel, Request
-from drp_hf.commands.generating import GenerationArguments
+from drp_hf.commands.generating import GenerationArguments, check_generation
 from drp_hf.engines import Completion, Sampling, make_engine
 from drp_hf.engines.server import ChatEngine, CompletionsEngine, Server, read_chat, read_completion
 from drp_hf.errors import DRPError
@@ -35,6 +35,7 @@ class Loopback(ThreadingHTTPServer):
         refused: words of questions that it refuses.
         unsupported: parameters that it does not take.
         context: tokens of prompt and completion that it says it takes.
+        chats_alone: whether it has no `/completions`.
         counts: whether it says how many tokens it wrote.
         reasons: why its next answers end, the last first, instead of the reason there was.
     """
@@ -49,6 +50,7 @@ class Loopback(ThreadingHTTPServer):
         self.refused = ()
         self.unsupported = ()
         self.context = None
+        self.chats_alone = False
         self.counts = True
         self.reasons = []
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -86,6 +88,8 @@ class Answering(BaseHTTPRequestHandler):
         if self.server.failures:
             status, headers = self.server.failures.pop()
             return self.reply(status, {"error": {"message": "not now"}}, headers)
+        if self.server.chats_alone and self.path != "/v1/chat/completions":
+            return self.reply(404, {"error": {"message": "Not Found"}})
         for name in self.server.unsupported:
             if name in body:
                 error = {"message": f"'{name}' is not supported", "code": "unsupported_value", "param": name}
@@ -187,6 +191,21 @@ def test_a_context_length_within_the_servers_own_cuts_as_everywhere(server, tmp_
     assert (answer.n_tokens, answer.finished) == (3, False)
     engine = make_engine("server", MODEL, base_url=server.url)
     assert len(dict(engine.generate(["Tell a story"], Sampling(3)))) == 1, "there is room for max_tokens"
+
+
+def test_a_server_that_only_chats(local, server, tmp_path):
+    server.chats_alone = True
+    engine = make_engine("server", MODEL, base_url=server.url, batch_size=1)
+    _, error = asked(engine, QUESTIONS)
+    assert "no model 'smollm2-embedded', or no /completions" in error and "--engine chat" in error
+    assert len(server.requests) == 1, "asking again would not help"
+
+    config = GenerationArguments(MODEL, str(tmp_path), engine="chat", base_url=server.url)
+    check_generation(config)
+    with AnsweringModel(config) as model:
+        assert isinstance(model.engine, ChatEngine)
+        answers = list(model.complete([Request(question) for question in QUESTIONS], Sampling(5)))
+    assert answers == [answer for _, answer in sorted(local.generate(QUESTIONS, Sampling(5)))]
 
 
 def test_without_a_tokenizer_the_server_renders_the_messages(local, server, capsys):
@@ -351,6 +370,13 @@ def test_wrong_key_and_wrong_model(server, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(DRPError, match="there is no key"):
         make_engine("server", "gpt-4o")
+
+
+def test_the_provider_that_a_router_shall_take_may_stand_behind_the_model(server):
+    server.names = ("Qwen/Qwen3-32B",)
+    Server("Qwen/Qwen3-32B:together", server.url).check()
+    with pytest.raises(DRPError, match="serves Qwen/Qwen3-32B, and not 'Qwen/Qwen3-8B:together'"):
+        Server("Qwen/Qwen3-8B:together", server.url).check()
 
 
 def uncounted(text, finished):

@@ -152,6 +152,7 @@ def test_a_baseline_must_answer_the_same_questions(evaluation, problems, tmp_pat
         ({"n_parameters": 0}, "n_parameters is 0"),
         ({"prompt": "Solve it."}, "no place for the question"),
         ({"base_url": "http://localhost:1/v1"}, "base_url is given, but the engine is transformers"),
+        ({"force_answer": True, "budgets": [9], "engine": "chat"}, "go on from a text, which a chat cannot"),
         ({"names": ["sums", "nowhere"]}, "nowhere.jsonl does not exist"),
         ({"names": ["sums", "sums"]}, "are both called 'sums'"),
     ],
@@ -198,6 +199,7 @@ def test_everything_that_decides_an_answer_is_in_its_key(problems, student, tmp_
         {"max_tokens": 2},
         {"model": "smollm2-embedded"},
         {"engine": "server"},
+        {"engine": "chat"},
         {"sample": 1},
         {"prefix": "Well"},
     ]

@@ -255,9 +255,10 @@ def _with_forced(results: dict[str, Any], model: AnsweringModel, budgets: list[i
 
 
 def _n_parameters(config: EvaluateConfig) -> int | None:
+    from drp_hf.engines import SERVERS
     from drp_hf.models import parameter_count
 
-    return config.n_parameters or (None if config.engine == "server" else parameter_count(config.model))
+    return config.n_parameters or (None if config.engine in SERVERS else parameter_count(config.model))
 
 
 def _check(config: EvaluateConfig) -> None:
@@ -272,6 +273,8 @@ def _check(config: EvaluateConfig) -> None:
         raise DRPError(f"{config.output_dir} is both the baseline and the folder to write: give another output_dir.")
     if config.force_answer and not config.budgets:
         raise DRPError("force_answer is set, but no budgets: say after how many tokens the model shall answer.")
+    if config.force_answer and config.engine == "chat":
+        raise DRPError("force_answer makes a model go on from a text, which a chat cannot: set another engine.")
 
 
 def _check_baseline(benchmarks: dict[str, Benchmark], baseline: Evaluation) -> None:

@@ -57,8 +57,8 @@ class GenerationArguments:
         seed (`int`, *optional*, defaults to `0`):
             Makes sampling repeatable.
         engine (`str`, *optional*, defaults to `"auto"`):
-            `transformers`, `vllm`, `server` (any that speaks OpenAI's protocol), or `auto` for vLLM when it is
-            installed, else transformers.
+            `transformers`, `vllm`, `server` (any that speaks OpenAI's protocol), `chat` (one that has nothing but chat
+            completions), or `auto` for vLLM when it is installed, else transformers.
         base_url (`str`, *optional*):
             Address of the server (`http://localhost:8000/v1`).
         tokenizer (`str`, *optional*):
@@ -83,7 +83,7 @@ class GenerationArguments:
     temperature: float = field(default=0.0, metadata={"help": "0 is greedy."})
     top_p: float = field(default=1.0, metadata={"help": "Smallest probability mass that is sampled from."})
     seed: int = field(default=0, metadata={"help": "Makes sampling repeatable."})
-    engine: str = field(default="auto", metadata={"help": "transformers, vllm, server, or auto."})
+    engine: str = field(default="auto", metadata={"help": "transformers, vllm, server, chat, or auto."})
     base_url: str | None = field(default=None, metadata={"help": "Address of the server."})
     tokenizer: str | None = field(default=None, metadata={"help": "Finds places of tokens; the model's if not given."})
     batch_size: int | None = field(default=None, metadata={"help": "Outputs written at the same time."})
@@ -122,6 +122,7 @@ def check_generation(config: GenerationArguments) -> None:
     Raises:
         DRPError: a setting that cannot be used.
     """
+    from drp_hf.engines import SERVERS
     from drp_hf.engines.base import chat_messages
 
     for name in ("samples", "max_tokens", "context_length", "limit", "batch_size"):
@@ -137,7 +138,7 @@ def check_generation(config: GenerationArguments) -> None:
     if config.dtype not in DTYPES:
         raise DRPError(f"There is no dtype {config.dtype!r} here: choose one of {', '.join(DTYPES)}.")
     chat_messages("", config.prompt, config.system)
-    if config.base_url and config.engine != "server":
+    if config.base_url and config.engine not in SERVERS:
         raise DRPError(
-            f"base_url is given, but the engine is {config.engine}: set the engine to server, or leave it out."
+            f"base_url is given, but the engine is {config.engine}: set the engine to server or chat, or leave it out."
         )

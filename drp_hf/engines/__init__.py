@@ -7,7 +7,10 @@ from importlib.util import find_spec
 from drp_hf.engines.base import QUESTION, Completion, Engine, Sampling, render_prompt
 from drp_hf.errors import DRPError
 
-ENGINES = ("auto", "transformers", "vllm", "server")
+ENGINES = ("auto", "transformers", "vllm", "server", "chat")
+SERVERS = ("server", "chat")
+"""The engines that ask a server. Which of them it is stands in an answer's key, and must be known without asking, as
+answers that are there already are read without a server."""
 
 
 def resolve_engine(name: str) -> str:
@@ -49,7 +52,7 @@ def make_engine(
         context_length: tokens of prompt and completion together; 131,072 if None, and never more than the model takes.
         prompt: the user's message, with `{question}` for the question.
         system: the system message; None leaves it to the chat template.
-        base_url: address of the server, for the engine `server` only; OpenAI's if None.
+        base_url: address of the server, for the engines `server` and `chat` only; OpenAI's if None.
         tokenizer: name of the model whose tokenizer it is that a server serves under another name.
 
     Raises:
@@ -62,13 +65,13 @@ def make_engine(
             from drp_hf.engines.vllm import VLLMEngine
 
             return VLLMEngine(model, dtype=dtype, seed=seed, **size, **asking)
-        case "server":
+        case "server" | "chat":
             from drp_hf.engines.server import make_server_engine
 
-            return make_server_engine(model, base_url, tokenizer=tokenizer, **size, **asking)
+            return make_server_engine(model, base_url, tokenizer=tokenizer, chat=name == "chat", **size, **asking)
     from drp_hf.engines.transformers import TransformersEngine
 
     return TransformersEngine(model, dtype=dtype, **size, **asking)
 
 
-__all__ = ["ENGINES", "Completion", "Engine", "Sampling", "make_engine", "render_prompt", "resolve_engine"]
+__all__ = ["ENGINES", "SERVERS", "Completion", "Engine", "Sampling", "make_engine", "render_prompt", "resolve_engine"]

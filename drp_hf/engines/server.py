@@ -1,8 +1,8 @@
 """Generation on any OpenAI-compatible server (vLLM's, SGLang's, llama.cpp's, OpenAI's, …).
 
 Where the model's tokenizer can be loaded here, its prompts are rendered here and sent as token ids: they are the same
-as on every other engine, and a completion can be made to go on from a prefix. Where it cannot, the server gets the
-messages and uses its own chat template.
+as on every other engine, and a completion can be made to go on from a prefix. Where it cannot, or where the server has
+nothing but a chat, it gets the messages and uses its own chat template.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ BEYOND_OPENAI = {
     "repetition_penalty": 1.0,
 }
 """Settings of completions that OpenAI's own do not have, as vLLM and SGLang call them."""
+COMPLETIONS = "/completions"
 Count = Callable[[str, bool], int]
 """Takes a text and whether it is finished, and gives its tokens: for servers that do not say."""
 
@@ -70,14 +71,19 @@ def make_server_engine(
     prompt: str = QUESTION,
     system: str | None = None,
     tokenizer: str | None = None,
+    chat: bool = False,
 ) -> Engine:
-    """An engine that asks a server; the arguments are as in [`~drp_hf.engines.make_engine`].
+    """An engine that asks a server; its chat where `chat` is set, or where no tokenizer is found.
+
+    The other arguments are as in [`~drp_hf.engines.make_engine`].
 
     Raises:
         DRPError: the server cannot be reached, refuses the key, or does not serve such a model.
     """
     server = Server(model, base_url)
     served_context = server.check()
+    if chat:
+        return ChatEngine(server, batch_size, prompt, system)
     try:
         tokenizer, config, stops = describe_model(tokenizer or model)
     except (DRPError, OSError, ValueError) as error:
@@ -123,7 +129,7 @@ class CompletionsEngine(TokenEngine):
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         read = partial(read_completion, count=self._count)
-        for index, answer in self.server.ask("/completions", bodies, read, self.batch_size):
+        for index, answer in self.server.ask(COMPLETIONS, bodies, read, self.batch_size):
             yield index, answer if isinstance(answer, Refusal) else replace(answer, text=openings[index] + answer.text)
 
     def _check_context(self, longest: int, max_tokens: int) -> None:
@@ -221,10 +227,12 @@ class Server:
             return None
         except openai.OpenAIError as error:
             raise self._failure(error) from None
-        if self.model not in models:
+        # Routers take a provider behind the name, as in "Qwen/Qwen3-32B:together", and list the name alone.
+        model = models.get(self.model) or models.get(self.model.rpartition(":")[0])
+        if model is None:
             known = ", ".join(sorted(models)[:10]) or "nothing"
             raise DRPError(f"The server at {self.address} serves {known}, and not {self.model!r}: correct the model.")
-        return (models[self.model].model_extra or {}).get("max_model_len")
+        return (model.model_extra or {}).get("max_model_len")
 
     def ask(
         self,
@@ -309,10 +317,15 @@ class Server:
                 break
             if getattr(failure, "status_code", None) in REFUSED:
                 return Refusal(f"{self.address}: {describe(failure)}")
-        raise self._failure(failure)
+        raise self._failure(failure, path)
 
-    def _failure(self, error: Exception) -> DRPError:
+    def _failure(self, error: Exception, path: str = "") -> DRPError:
         """An error that does not pass by itself, in one sentence."""
+        if path == COMPLETIONS and getattr(error, "status_code", None) == 404:
+            return DRPError(
+                f"{self.address}: the server has no model {self.model!r}, or no {path} ({describe(error)}): correct "
+                "--model or --base_url, or use its chat with --engine chat."
+            )
         if message := hopeless(error, self.model):
             return DRPError(f"{self.address}: {message}")
         return DRPError(
