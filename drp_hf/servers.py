@@ -29,8 +29,10 @@ FEW_REFUSALS = 10
 INSTEAD = {"max_tokens": "max_completion_tokens", "temperature": None, "top_p": None}
 """Parameters that not every model takes (OpenAI's reasoning models do not), and what is sent instead, if anything."""
 UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
-FINISHED = ("stop", "eos")
-"""Finish reasons of a text that the model ended by itself; the second one is Together's."""
+ABSENT = (404, 405)
+"""HTTP statuses of a server that has no such model or no such path."""
+FINISHED = ("stop", "eos", "eos_token", "stop_sequence")
+"""Finish reasons of a text that the model ended by itself: OpenAI's, Together's, and TGI's two."""
 CUT = ("length", "content_filter")
 """Finish reasons of a text that was cut, and would be cut again."""
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
@@ -241,7 +243,7 @@ def hopeless_answer(status: int | None, code: str | None, problem: str, model: s
     """
     if status in (401, 403):
         return f"the server refuses the key ({problem}): correct {KEY}."
-    if status == 404:
+    if status in ABSENT:
         return f"the server has no model {model!r}, or is none ({problem}): correct --model or --base_url."
     if status == 402 or code in NO_CREDIT:
         return f"the account has no quota left ({problem}): add credit and start again; what is done is kept."

@@ -35,7 +35,7 @@ class Loopback(ThreadingHTTPServer):
         refused: words of questions that it refuses.
         unsupported: parameters that it does not take.
         context: tokens of prompt and completion that it says it takes.
-        chats_alone: whether it has no `/completions`.
+        chats_alone: status with which it has no `/completions`; 0 where it has them.
         counts: whether it says how many tokens it wrote.
         reasons: why its next answers end, the last first, instead of the reason there was.
     """
@@ -50,7 +50,7 @@ class Loopback(ThreadingHTTPServer):
         self.refused = ()
         self.unsupported = ()
         self.context = None
-        self.chats_alone = False
+        self.chats_alone = 0
         self.counts = True
         self.reasons = []
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -89,7 +89,7 @@ class Answering(BaseHTTPRequestHandler):
             status, headers = self.server.failures.pop()
             return self.reply(status, {"error": {"message": "not now"}}, headers)
         if self.server.chats_alone and self.path != "/v1/chat/completions":
-            return self.reply(404, {"error": {"message": "Not Found"}})
+            return self.reply(self.server.chats_alone, {"error": {"message": "Not Found"}})
         for name in self.server.unsupported:
             if name in body:
                 error = {"message": f"'{name}' is not supported", "code": "unsupported_value", "param": name}
@@ -193,8 +193,9 @@ def test_a_context_length_within_the_servers_own_cuts_as_everywhere(server, tmp_
     assert len(dict(engine.generate(["Tell a story"], Sampling(3)))) == 1, "there is room for max_tokens"
 
 
-def test_a_server_that_only_chats(local, server, tmp_path):
-    server.chats_alone = True
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_server_that_only_chats(local, server, tmp_path, status):
+    server.chats_alone = status
     engine = make_engine("server", MODEL, base_url=server.url, batch_size=1)
     _, error = asked(engine, QUESTIONS)
     assert "no model 'smollm2-embedded', or no /completions" in error and "--engine chat" in error
@@ -411,8 +412,9 @@ def test_what_is_no_completion_is_an_error():
             read_completion(answer, uncounted)
 
 
-@pytest.mark.parametrize(("reason", "finished"), [("stop", True), ("eos", True), ("length", False)])
-def test_how_a_text_ended(reason, finished):
+@pytest.mark.parametrize("reason", ["stop", "eos", "eos_token", "length"])
+def test_how_a_text_ended(reason):
+    finished = reason != "length"
     answer = {"choices": [{"text": "7", "finish_reason": reason}], "usage": {"completion_tokens": 2}}
     assert read_completion(answer, uncounted) == Completion("7", 2, finished)
     cut = read_chat(chat_answer({"content": "", "reasoning": "3 + 4"}, reason), uncounted)

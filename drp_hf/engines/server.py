@@ -29,6 +29,7 @@ from drp_hf.engines.base import (
 from drp_hf.errors import DRPError
 from drp_hf.records import THINK_CLOSE, THINK_OPEN, whole
 from drp_hf.servers import (
+    ABSENT,
     REFUSED,
     Caution,
     Manners,
@@ -321,7 +322,7 @@ class Server:
 
     def _failure(self, error: Exception, path: str = "") -> DRPError:
         """An error that does not pass by itself, in one sentence."""
-        if path == COMPLETIONS and getattr(error, "status_code", None) == 404:
+        if path == COMPLETIONS and getattr(error, "status_code", None) in ABSENT:
             return DRPError(
                 f"{self.address}: the server has no model {self.model!r}, or no {path} ({describe(error)}): correct "
                 "--model or --base_url, or use its chat with --engine chat."
