@@ -12,7 +12,7 @@ TRACES ?= $(DATA)/traces/gsm8k_test__deepseek-r1.jsonl
 .PHONY: quickstart study test bench-teachers bench-trainer bench-eval bench-hub clean
 
 # The whole pipeline on the embedded default; report in runs/quickstart/report.html, of SEED=1 in runs/quickstart-1.
-# STUDENT=released trains nothing: it measures the student that comes with the package.
+# STUDENT=released trains nothing: it measures the student that comes with the package; its page is released.html there.
 quickstart: $(VENV)/installed
 	$(BIN)/drp quickstart --seed $(SEED) --output_dir $(RUN) $(if $(STUDENT),--student $(STUDENT))
 
