@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from drp_hf.embedded import EMBEDDED, EMBEDDED_TOKENIZER, cache_dir, making, resolve
+from drp_hf.embedded import EMBEDDED, EMBEDDED_TOKENIZER, NAMES, cache_dir, making, resolve
 from drp_hf.errors import DRPError
 from drp_hf.provenance import fingerprint
 
@@ -55,7 +55,8 @@ def adapter_chain(name: str, revision: str | None = None) -> Chain:
     Adapters on the Hub are downloaded: their folders are snapshots in the cache.
 
     Args:
-        name: `smollm2-embedded`, a local folder (model or LoRA adapter) or a model's name on the Hub.
+        name: `smollm2-embedded`, `quickstart-reasoner`, `quickstart-student`, a local folder (model or LoRA adapter) or
+            a model's name on the Hub.
         revision: branch, tag or commit of a model on the Hub; the default branch if not given.
 
     Raises:
@@ -396,6 +397,6 @@ def _not_found(name: str, error: OSError | None = None, revision: str = DEFAULT_
     said = next((line.strip() for line in str(error or "").splitlines() if line.strip()), "")
     cause = f" ({said.rstrip('.')})" if said else ""
     return DRPError(
-        f"No model found under {name!r}{at}{cause}: give smollm2-embedded, a folder with a model or an adapter, or "
-        "the name of a model on the Hub that can be reached from here."
+        f"No model found under {name!r}{at}{cause}: give {', '.join(NAMES)}, a folder with a model or an "
+        "adapter, or the name of a model on the Hub that can be reached from here."
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
+from drp_hf.embedded import NAMES
 from drp_hf.errors import DRPError
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class GenerationArguments:
         > Parameters that control what is asked
 
         model (`str`):
-            Who answers: `smollm2-embedded`, a local folder (model or LoRA adapter), a model's name on the Hub, or with
-            `engine: server` the name under which the server has it.
+            Who answers: `smollm2-embedded`, `quickstart-reasoner`, `quickstart-student`, a local folder (model or LoRA
+            adapter), a model's name on the Hub, or with `engine: server` the name under which the server has it.
         output_dir (`str`):
             Folder of the run. A run that was interrupted goes on where it stopped.
         split (`str`, *optional*):
@@ -71,7 +72,7 @@ class GenerationArguments:
             fastest on the CPU. A server has its own.
     """
 
-    model: str = field(metadata={"help": "Who answers: smollm2-embedded, a local folder or a name on the Hub."})
+    model: str = field(metadata={"help": f"Who answers: {', '.join(NAMES)}, a local folder or a name on the Hub."})
     output_dir: str = field(metadata={"help": "Folder of the run; an interrupted run goes on where it stopped."})
     split: str | None = field(default=None, metadata={"help": "Split to read of data sets that have several."})
     limit: int | None = field(default=None, metadata={"help": "Only so many rows of the problems, from the first on."})

@@ -16,6 +16,7 @@ from rich.table import Table
 from drp_hf.commands.push import tell
 from drp_hf.corpus import DEFAULT_VIEW
 from drp_hf.corpus.folder import rows_fingerprint
+from drp_hf.embedded import NAMES
 from drp_hf.engines.base import QUESTION, put
 from drp_hf.errors import DRPError
 from drp_hf.hub.student import MERGED
@@ -96,7 +97,7 @@ def check(stage: str, arguments: StudentArguments, training: TrainingArguments, 
     from drp_hf.hub.training import check_base
 
     if not model_config.model_name_or_path:
-        raise DRPError("Give the student as model_name_or_path: smollm2-embedded, a folder or a name on the Hub.")
+        raise DRPError(f"Give the student as model_name_or_path: {', '.join(NAMES)}, a folder or a name on the Hub.")
     if arguments.merge and not model_config.use_peft:
         raise DRPError("merge needs an adapter: set use_peft, or remove merge (a full model is saved as it is).")
     if training.n_gpu > 1:
