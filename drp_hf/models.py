@@ -55,8 +55,8 @@ def adapter_chain(name: str, revision: str | None = None) -> Chain:
     Adapters on the Hub are downloaded: their folders are snapshots in the cache.
 
     Args:
-        name: `smollm2-embedded`, `quickstart-reasoner`, `quickstart-student`, a local folder (model or LoRA adapter) or
-            a model's name on the Hub.
+        name: `smollm2-embedded`, `quickstart-reasoner`, `quickstart-student`, a local folder (model or LoRA adapter)
+            or a model's name on the Hub.
         revision: branch, tag or commit of a model on the Hub; the default branch if not given.
 
     Raises:
