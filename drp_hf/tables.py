@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from drp_hf.provenance import fingerprint
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, DatasetDict, IterableDataset
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 BATCH = 100
 """Rows of a Parquet file that are in memory at a time: a row of a long trace may have a megabyte."""
+COMMIT = re.compile(r"/[^/]+___[^/]+/[^/]+/[^/]+/([0-9a-f]{40})/")
+"""How `datasets` keeps what it has loaded from the Hub: owner and name, configuration, version and commit."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Table:
         count: number of rows; None for JSON Lines, which would have to be read for it.
         rows: called with the columns to read (all if None), gives row numbers from 1 and plain rows; can be called
             more than once.
+        commit: of the data set on the Hub that they come from; empty where they do not, or it is not known.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Table:
     schema: pa.Schema | None
     count: int | None
     rows: Callable[[Sequence[str] | None], Iterator[tuple[int, Mapping[str, Any]]]]
+    commit: str = ""
 
     def first(self) -> Mapping[str, Any]:
         """The first row."""
@@ -105,6 +110,15 @@ def load_data_set(source: str | Path, name: str | None = None, split: str | None
             cause = cause.__cause__
         said = " ".join(str(cause).split())
         raise DRPError(f"the data set {source} cannot be loaded ({type(cause).__name__}: {said}).") from error
+
+
+def hub_commit(dataset: Dataset | IterableDataset | None) -> str:
+    """The commit of the Hub's data set that rows were loaded from; empty if that is not known, as of a stream."""
+    from datasets import Dataset
+
+    files = dataset.cache_files if isinstance(dataset, Dataset) else []
+    found = [COMMIT.search(Path(file["filename"]).as_posix()) for file in files]
+    return next((match[1] for match in found if match), "")
 
 
 def open_file(path: Path) -> Table:
@@ -212,5 +226,5 @@ def _open_data_set(source: str | Path, split: str | None) -> dict[str, Table]:
             return enumerate(map(_as_written(chosen.features.arrow_schema), chosen), 1)
 
         schema = data_set.features.arrow_schema
-        tables[name] = Table(title, schema.names, schema, len(data_set), rows)
+        tables[name] = Table(title, schema.names, schema, len(data_set), rows, hub_commit(data_set))
     return tables

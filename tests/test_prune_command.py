@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,13 @@ import pytest
 from datasets import load_dataset
 
 import drp_hf.pruning
-from drp_hf.commands.prune import STORE, PruneConfig, cli, main, make_asker, model_key
+from drp_hf.commands.prune import STORE, PruneConfig, cli, input_fingerprints, main, make_asker, model_key
 from drp_hf.corpus import VIEWS
+from drp_hf.corpus.reading import read_traces
 from drp_hf.errors import DRPError
+from drp_hf.models import model_identity
 from drp_hf.store import RowStore
+from tests.loopback_hub import LoopbackHub
 
 TRACES = Path(__file__).parents[1] / "recipes" / "quickstart" / "sample_traces.jsonl"
 GOOD = {"question": "2 + 3?", "answer": "5", "output": "<think>\n2 + 3 = 5. So it is 5.\n</think>\n\nThe answer is 5."}
@@ -184,6 +188,26 @@ def test_run_folder_and_splits(tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in folder.glob("*/*")) == ["test.parquet"] * len(VIEWS)
     assert {split: len(rows) for split, rows in load_dataset(str(folder)).items()} == {"test": 3}
     assert {row["teacher"] for row in raw(folder, "test")} == {"slicing-default"}
+
+
+def test_run_and_card_say_what_was_read(student, tmp_path):
+    (tmp_path / "repository").mkdir()
+    write(tmp_path / "repository" / "train.jsonl", GOOD)
+    (tmp_path / "repository" / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+    corpus, tokenizer = tmp_path / "corpus", str(student)
+    with LoopbackHub({"demo/traces": tmp_path / "repository"}) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "cache")}
+        environment.pop("HF_HUB_OFFLINE", None)
+        command = [sys.executable, "-m", "drp_hf.cli", "prune", "demo/traces", "--output_dir", str(corpus)]
+        subprocess.run([*command, "--tokenizer", tokenizer], env=environment, check=True)
+    inputs = json.loads((corpus / "run.json").read_text())["inputs"]
+    assert list(inputs) == ["demo/traces", tokenizer] and re.fullmatch("[0-9a-f]{40}", inputs["demo/traces"])
+    card = (corpus / "README.md").read_text(encoding="utf-8")
+    assert f"| traces | `demo/traces` (commit `{inputs['demo/traces']}`) |" in card
+    assert f"| tokenizer (counted tokens) | `{student.name}` (fingerprint `{inputs[tokenizer]}`) |" in card
+
+    config = PruneConfig(str(TRACES), "c", select="student-nll", student=tokenizer)
+    assert input_fingerprints(config, read_traces(TRACES)) == {tokenizer: " ".join(model_identity(tokenizer))}
 
 
 def test_the_table_says_what_became_of_the_traces(tmp_path, monkeypatch, capsys):

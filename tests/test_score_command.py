@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -217,6 +218,8 @@ def test_a_data_set_of_the_hub(tmp_path):
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert results["model"] == "m" and results["benchmarks"]["outputs"]["mean_tokens"] == 21
     assert any(request.endswith("/test.jsonl") for request in hub.requests)
+    inputs = json.loads((run / "run.json").read_text(encoding="utf-8"))["inputs"]
+    assert list(inputs) == ["demo/outputs"] and re.fullmatch("[0-9a-f]{40}", inputs["demo/outputs"])
 
 
 CLIENT = """

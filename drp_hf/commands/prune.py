@@ -220,7 +220,7 @@ def main(config: PruneConfig) -> Path:
         "unanswered": tally.unanswered,
         "seconds": seconds,
     }
-    write_run_info(output_dir, "prune", config, [config.traces], measured=measured)
+    write_run_info(output_dir, "prune", config, [config.traces], input_fingerprints(config, splits), measured)
     write_card(output_dir, summary, counts, read_origin(output_dir), command_line(config))
     print_summary(summary, output_dir)
     if config.teacher != "slicing":
@@ -232,6 +232,21 @@ def main(config: PruneConfig) -> Path:
             f"see the column 'reason' in {output_dir / 'raw'}."
         )
     return output_dir
+
+
+def input_fingerprints(config: PruneConfig, splits: Mapping[str, Readings]) -> dict[str, str]:
+    """By name the commit of traces on the Hub, and fingerprints of student and tokenizer where they lie here."""
+    from drp_hf.models import TOKENIZER_FILES, model_identity
+
+    commit = next(iter(splits.values())).table.commit
+    found = {config.traces: commit} if commit else {}
+    tokenizer = Path(config.tokenizer)
+    if tokenizer.is_dir():
+        files = [file for pattern in TOKENIZER_FILES for file in tokenizer.glob(pattern)]
+        found[config.tokenizer] = fingerprint(tokenizer, files)
+    if config.student and Path(config.student).is_dir():
+        found[config.student] = " ".join(model_identity(config.student))
+    return found
 
 
 def check(config: PruneConfig) -> None:

@@ -120,7 +120,8 @@ def main(config: ScoreConfig) -> dict[str, dict[str, Any]]:
                 n_parameters=config.n_parameters or outputs.n_parameters,
             )
         write_disagreements(folder, grader)
-        write_run_info(folder, "score", config, inputs=[file])
+        commit = {file: outputs.commit} if outputs.commit else {}
+        write_run_info(folder, "score", config, inputs=[file], fingerprints=commit)
         Console().print(results_table(results[str(folder)]))
         for doubt in doubts.sentences(config.tokenizer):
             warn(doubt)

@@ -30,7 +30,7 @@ from drp_hf.models import (
     model_identity,
 )
 from drp_hf.provenance import fingerprint, write_run_info
-from drp_hf.tables import load_data_set
+from drp_hf.tables import hub_commit, load_data_set
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -205,8 +205,6 @@ def train_and_save(
     Returns:
         How many seconds the training took.
     """
-    from drp_hf.hub.training import corpus_commit
-
     trainer.base = model_config.model_name_or_path
     if model_config.model_revision != DEFAULT_BRANCH:
         trainer.base_revision = model_config.model_revision
@@ -214,7 +212,7 @@ def train_and_save(
     if trainer.is_world_process_zero():
         # Before the training: cards of checkpoints tell of it, and what it reads may change on the way.
         record = StudentRun(asdict(arguments), training.to_dict(), asdict(model_config), training.world_size)
-        fingerprints = {arguments.dataset: corpus_commit(trainer.train_dataset)}
+        fingerprints = {arguments.dataset: hub_commit(trainer.train_dataset)}
         fingerprints |= input_fingerprints(arguments, training, model_config)
         # First: the end of a training before this one must not be taken for the end of this one.
         (Path(training.output_dir) / TRAINER_STATE_NAME).unlink(missing_ok=True)

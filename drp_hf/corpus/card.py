@@ -36,6 +36,8 @@ SIZES = tuple(
     )
 )
 """The Hub's words for numbers of rows below a limit."""
+INPUTS = {"tokenizer": "tokenizer (counted tokens)", "student": "student (scored prunings)"}
+"""What the settings name beside the traces, and what it is for."""
 PROMPTS = re.compile(r"\((compact|paper)-v([^,)]+)")
 
 
@@ -277,6 +279,7 @@ def render_card(
         overlaps=[(_cell(question), name) for question, name in published.contamination.listed] if published else [],
         published=published,
         origin=origin,
+        inputs={origin.config.get(name): what for name, what in INPUTS.items()},
         command=command,
     )
 

@@ -52,11 +52,13 @@ class Source:
         name: file or data set, for messages.
         count: number of rows.
         rows: gives an iterator over row numbers (from 1) and plain rows; can be called more than once.
+        commit: as in [`~drp_hf.tables.Table`].
     """
 
     name: str
     count: int
     rows: Callable[[], Iterator[tuple[int, Mapping[str, Any]]]]
+    commit: str
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def _checked(table: Table, traces: bool) -> Source:
         for number, row in table.rows(None):
             _check_row(table.name, number, row, fields)
             count += 1
-    return Source(table.name, count, lambda: table.rows(list(fields)))
+    return Source(table.name, count, lambda: table.rows(list(fields)), table.commit)
 
 
 def _check_row(name: str, number: int, row: Mapping[str, Any], fields: Mapping[str, str]) -> None:

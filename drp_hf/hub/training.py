@@ -7,7 +7,6 @@ state, which are pickles, and into a public repository. Here a student is publis
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import is_peft_model
-from datasets import Dataset, IterableDataset
 from huggingface_hub import HfApi
 from peft import PeftConfig
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, TrainOutput
@@ -28,12 +26,10 @@ from drp_hf.hub.student import Weights, student_publication
 from drp_hf.hub.student_run import is_local, student_of
 from drp_hf.models import ADAPTER_CONFIG, DEFAULT_BRANCH, stop_ids
 from drp_hf.provenance import RUN, versions
+from drp_hf.tables import hub_commit
 
 if TYPE_CHECKING:
     from drp_hf.hub.checkpoints import CheckpointPublisher
-
-COMMIT = re.compile(r"/[^/]+___[^/]+/[^/]+/[^/]+/([0-9a-f]{40})/")
-"""How `datasets` keeps what it has loaded from the Hub: owner and name, configuration, version and commit."""
 
 
 @dataclass
@@ -254,7 +250,7 @@ class PublishingTrainer:
         if adapter is not None:
             model |= {"model_revision": adapter.revision or DEFAULT_BRANCH, **_adapter_settings(adapter)}
         config = {"arguments": {"dataset": self._dataset_name}, "training": self.args.to_dict(), "model": model}
-        inputs = {self._dataset_name: corpus_commit(self.train_dataset)} if self._dataset_name else {}
+        inputs = {self._dataset_name: hub_commit(self.train_dataset)} if self._dataset_name else {}
         return {"stage": self.stage, "config": config, "versions": versions(), "inputs": inputs}
 
     @property
@@ -324,13 +320,6 @@ def _adapter_settings(adapter: PeftConfig) -> dict[str, Any]:
     targets = adapter.target_modules
     targets = targets if isinstance(targets, str) else sorted(targets or [])
     return {"use_peft": True, "lora_r": adapter.r, "lora_alpha": adapter.lora_alpha, "lora_target_modules": targets}
-
-
-def corpus_commit(dataset: Dataset | IterableDataset | None) -> str:
-    """The commit of the Hub's data set that rows were loaded from; empty if that is not known, as of a stream."""
-    files = dataset.cache_files if isinstance(dataset, Dataset) else []
-    found = [COMMIT.search(Path(file["filename"]).as_posix()) for file in files]
-    return next((match[1] for match in found if match), "")
 
 
 def check_base(training: PublishingConfig, base: str, use_peft: bool, merge: bool) -> None:

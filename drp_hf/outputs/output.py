@@ -58,12 +58,14 @@ class Outputs:
         read: gives the outputs one by one; can be called more than once.
         limit: tokens after which all of them were cut; None where the source does not say, or they differ.
         n_parameters: parameters of the model; None where the source does not say.
+        commit: as in [`~drp_hf.tables.Table`].
     """
 
     model: str
     read: Callable[[], Iterator[Output]]
     limit: int | None = None
     n_parameters: int | None = None
+    commit: str = ""
 
 
 def bare_golds(value: Any, where: str, field: str) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from drp_hf.errors import DRPError
@@ -32,7 +33,8 @@ def read_outputs(source: str) -> Outputs:
     if len(formats) > 1:
         raise DRPError(f"{source} holds outputs of several kinds ({' and '.join(sorted(formats))}): give one of them.")
     (form,) = formats
-    return {"lm-eval": read_lm_eval, "lighteval": read_lighteval, "plain rows": read_plain}[form](source, tables)
+    read = {"lm-eval": read_lm_eval, "lighteval": read_lighteval, "plain rows": read_plain}[form]
+    return replace(read(source, tables), commit=next(iter(tables.values())).commit)
 
 
 def _tables(source: str) -> Mapping[str, Table]:
