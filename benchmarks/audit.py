@@ -190,9 +190,9 @@ def chain_closure(question: str, pruned_reasoning: str, allowances: bool = False
     return not any(isinstance(item, OpenNumber) for item in result) if result else None
 
 
-def open_numbers(question: str, pruned_reasoning: str, allowances: bool = False) -> list[OpenNumber]:
+def open_numbers(question: str, pruned_reasoning: str) -> list[OpenNumber]:
     """The numbers that break the chain, with the computation that uses them."""
-    return [item for item in _audit_chains(question, pruned_reasoning, allowances) if isinstance(item, OpenNumber)]
+    return [item for item in _audit_chains(question, pruned_reasoning, False) if isinstance(item, OpenNumber)]
 
 
 def _audit_chains(question: str, reasoning: str, allowances: bool) -> Iterator[OpenNumber | bool]:

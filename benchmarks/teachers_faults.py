@@ -57,13 +57,13 @@ class Outcome:
     double: int
 
 
-def measure(folder: Path, rows: int, kills: int, fault_rate: float, seed: int = 0) -> Outcome:
+def measure(folder: Path, rows: int, kills: int, fault_rate: float) -> Outcome:
     """Makes the corpus undisturbed and disturbed, in `folder`."""
     traces = write_traces(folder / "traces.jsonl", rows)
     with ChatServer(answer) as server:
         run_prune(folder / "undisturbed", traces, server.url, *CLIENT)
-    with ChatServer(answer, fault_rate=fault_rate, seed=seed, slow_seconds=1.0) as server:
-        on_disk = [kill(server, folder / "disturbed", traces, at) for at in moments(server, rows, kills, seed)]
+    with ChatServer(answer, fault_rate=fault_rate, slow_seconds=1.0) as server:
+        on_disk = [kill(server, folder / "disturbed", traces, at) for at in moments(server, rows, kills)]
         run_prune(folder / "disturbed", traces, server.url, *CLIENT)
     again = sum(attempt.hash in keys for since, keys in on_disk for attempt in server.history[since:])
     corpora = [contents(folder / name / "corpus") for name in ("undisturbed", "disturbed")]
@@ -80,9 +80,9 @@ def measure(folder: Path, rows: int, kills: int, fault_rate: float, seed: int = 
     )
 
 
-def moments(server: ChatServer, rows: int, kills: int, seed: int):
+def moments(server: ChatServer, rows: int, kills: int):
     """Numbers of attempts after which to kill, drawn anew each time so that all kills come before the end."""
-    generator = random.Random(seed)
+    generator = random.Random(0)
     for left in range(kills, 0, -1):
         # About as many attempts remain as there are rows without an answer.
         room = max(2, (rows - server.completed) // (left + 1))

@@ -42,6 +42,8 @@ BATCH = 32 if ON_GPU else 2
 MOST_TIME, MOST_MEMORY, LEAST_RATE = 1.02, 1.02, 0.8
 STEPS = 5
 """Steps of a run, the first of which does not count."""
+RUNS = 3
+"""Runs of each trainer that measure memory, and that prepare data."""
 
 
 class StepTimer(TrainerCallback):
@@ -129,10 +131,10 @@ def memory_line(weighted: list[int], plain: list[int]) -> Line:
     return Line(what, f"{drp / sft:.3f}", f"≤ {MOST_MEMORY}", drp / sft <= MOST_MEMORY)
 
 
-def compare_memory(data: dict[bool, Path], folder: Path, runs: int = 3) -> Line:
+def compare_memory(data: dict[bool, Path], folder: Path) -> Line:
     """Peak resident size of processes that train, in turns."""
     peaks = {True: [], False: []}
-    for _ in range(runs):
+    for _ in range(RUNS):
         for weighted, path in data.items():
             command = [sys.executable, __file__, "--train", "drp" if weighted else "sft", "--data", str(path)]
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
@@ -144,7 +146,7 @@ def compare_memory(data: dict[bool, Path], folder: Path, runs: int = 3) -> Line:
     return memory_line(peaks[True], peaks[False])
 
 
-def compare_preparation(rows: int, folder: Path, runs: int = 3) -> Line:
+def compare_preparation(rows: int, folder: Path) -> Line:
     """Rows a second from conversations to what is trained."""
     datasets.disable_caching()
     datasets.Dataset.from_list(sample_rows(rows)).save_to_disk(folder / "rows")
@@ -166,13 +168,13 @@ def compare_preparation(rows: int, folder: Path, runs: int = 3) -> Line:
     seconds = {True: [], False: []}
     for weighted in (True, False):  # what is done only once
         prepare(weighted, conversations.select(range(10)))
-    for i in range(runs):
+    for i in range(RUNS):
         for weighted in (True, False) if i % 2 == 0 else (False, True):
             seconds[weighted].append(prepare(weighted, conversations))
     ratio = statistics.median(sft / drp for drp, sft in zip(seconds[True], seconds[False], strict=True))
     drp, sft = (rows / statistics.median(seconds[weighted]) for weighted in (True, False))
     what = (
-        f"rows prepared a second over SFTTrainer's, {rows:,} rows, median of {runs} pairs ({drp:,.0f} over {sft:,.0f})"
+        f"rows prepared a second over SFTTrainer's, {rows:,} rows, median of {RUNS} pairs ({drp:,.0f} over {sft:,.0f})"
     )
     return Line(what, f"{ratio:.2f}", f"≥ {LEAST_RATE}", ratio >= LEAST_RATE)
 

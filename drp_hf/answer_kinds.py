@@ -280,7 +280,7 @@ def _inequality(text: str) -> Piece | None:
     return None
 
 
-def read_row(text: str, separators: re.Pattern[str] = _LIST) -> Row | None:
+def read_row(text: str) -> Row | None:
     brackets = ""
     for left, right, name in (
         ("(", ")", "()"),
@@ -293,7 +293,7 @@ def read_row(text: str, separators: re.Pattern[str] = _LIST) -> Row | None:
             break
     if ":" in text and brackets == "{}":
         return None  # "{x : x > 1}" describes its elements.
-    items = [item.strip() for item in _split(text, separators)]
+    items = [item.strip() for item in _split(text, _LIST)]
     if "" in items and len(items) > 1:
         return None
     items = [signed for item in items for signed in _both_signs(item)]

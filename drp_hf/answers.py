@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from drp_hf import numerals
 from drp_hf.answer_kinds import Answer, Choice, Clock, Ratio, Region, Row, is_prose, read, unlabelled
 from drp_hf.answer_text import MAX_ANSWER, TEXT_COMMAND, clean, normalise, one_writing
-from drp_hf.grading import Verdict, answers_match, parses
+from drp_hf.grading import answers_match, parses
 from drp_hf.plain_numbers import PlainNumber, numbers_equal, read_number
 
-__all__ = ["Verdict", "answers_match", "extract_answer", "parses", "read_number", "stated_answer", "states_answer"]
+__all__ = ["answers_match", "extract_answer", "parses", "read_number", "stated_answer", "states_answer"]
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _JOINS_BOXES = re.compile(r"[^.\n]{0,50}\b(?:and|or)(?:\\?\)|\$|\}|[ ,(\\$]|x =|[a-z] =)*")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Literal
 
 from drp_hf.pruning import FALLBACK
 from drp_hf.records import Candidate, CorpusRow
 
-Select = Literal["shortest", "student-nll"]
 STRENGTHS = ("light", "default", "hard")
 HOTTEST = 1.0
 """Temperature of the last candidate where temperatures differ; the first one's is the teacher's own."""

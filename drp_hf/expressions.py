@@ -213,8 +213,8 @@ class _Reader:
             self.tokens.append((match.lastgroup, match[match.lastgroup]))
             at = match.end()
 
-    def peek(self, ahead: int = 0) -> str:
-        return self.tokens[self.at + ahead][1] if self.at + ahead < len(self.tokens) else ""
+    def peek(self) -> str:
+        return self.tokens[self.at][1] if self.at < len(self.tokens) else ""
 
     def kind(self) -> str:
         return self.tokens[self.at][0] if self.at < len(self.tokens) else ""

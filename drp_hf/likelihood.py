@@ -24,21 +24,22 @@ class Likelihood:
 
     Args:
         model: a model's name, as in [`~drp_hf.models.adapter_chain`].
-        batch_tokens: tokens in a batch, padding included; a single longer pair makes a batch of its own.
         dtype: of the weights. `"auto"` is the model's own on a GPU, and float32 on the CPU.
 
     Raises:
         DRPError: nothing can be loaded under that name.
     """
 
-    def __init__(self, model: str, batch_tokens: int = 8192, dtype: str = "auto"):
+    batch_tokens = 8192
+    """Tokens in a batch, padding included; a single longer pair makes a batch of its own."""
+
+    def __init__(self, model: str, dtype: str = "auto"):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if dtype == "auto" and self.device.type == "cpu":
             dtype = "float32"
         self.model, self.tokenizer = load_model_and_tokenizer(model, dtype=dtype)
         self.model.to(self.device)
         self.context_length = self.model.config.get_text_config().max_position_embeddings
-        self.batch_tokens = batch_tokens
         self._head = plain_head(self.model)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Iterator[tuple[int, float]]:

@@ -74,13 +74,12 @@ def _length(parts: list[str]) -> int:
     return sum(len(part.split()) + sum(character.isdigit() for character in part) for part in parts)
 
 
-def verbose_trace(problem: WordProblem, seed: int = 0, model: str = "drp_hf/word-problem-generator") -> Trace:
+def verbose_trace(problem: WordProblem, seed: int = 0) -> Trace:
     """Writes a verbose trace that ends right.
 
     Args:
         problem: the problem to solve.
         seed: the same seed and problem give the same trace.
-        model: name of the writer put into the trace.
 
     Returns:
         A `Trace` of about 250 to 400 tokens: what is given, each computation with a check after most of them, then
@@ -120,5 +119,5 @@ def verbose_trace(problem: WordProblem, seed: int = 0, model: str = "drp_hf/word
         answer=problem.answer,
         reasoning="\n\n".join(paragraphs),
         response=final_response(problem.answer),
-        model=model,
+        model="drp_hf/word-problem-generator",
     )
