@@ -130,7 +130,7 @@ class Comparison:
         saved: share of the reasoner's tokens that is saved.
         gained: accuracy over the reasoner's.
         kept: share of the reasoner's right answers that stay right.
-        saved_interval, gained_interval: from paired bootstrap resamples of the questions.
+        gained_interval: from paired bootstrap resamples of the questions.
         aes: accuracy-efficiency score (2501.12570).
         tokens_per_right: tokens of all answers over the number of right ones.
         by_seed: the accuracy of each seed.
@@ -141,7 +141,6 @@ class Comparison:
     saved: float
     gained: float
     kept: float
-    saved_interval: Sequence[float]
     gained_interval: Sequence[float]
     aes: float
     tokens_per_right: float
@@ -163,10 +162,7 @@ def compare(results: Sequence[Result], reasoner: Result, test: str) -> Compariso
     tokens = np.mean([result.tests[test].tokens for result in results], axis=0)
     table = np.stack([right, tokens, base.right, base.tokens], axis=1).astype(float)
 
-    def figures(means: np.ndarray) -> dict[str, np.ndarray]:
-        return {"gained": means[:, 0] - means[:, 2], "saved": 1 - means[:, 1] / means[:, 3]}
-
-    intervals = bootstrap_intervals(table, figures)
+    interval = bootstrap_intervals(table, lambda means: {"gained": means[:, 0] - means[:, 2]})["gained"]
     accuracy, mean_tokens, base_accuracy, base_tokens = map(float, table.mean(axis=0))
     return Comparison(
         tokens=mean_tokens,
@@ -174,8 +170,7 @@ def compare(results: Sequence[Result], reasoner: Result, test: str) -> Compariso
         saved=1 - mean_tokens / base_tokens,
         gained=accuracy - base_accuracy,
         kept=float(right[base.right == 1].mean()) if base.right.any() else 1.0,
-        saved_interval=intervals["saved"],
-        gained_interval=intervals["gained"],
+        gained_interval=interval,
         aes=aes(accuracy, mean_tokens, base_accuracy, base_tokens, **CONSTANTS["aes"]),
         tokens_per_right=mean_tokens / accuracy if accuracy else float("inf"),
         by_seed=[float(result.tests[test].right.mean()) for result in results],
