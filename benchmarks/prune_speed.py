@@ -17,9 +17,9 @@ from pathlib import Path
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from prune_traces import read_traces
-from transformers import AutoTokenizer
 
-from drp_hf.embedded import EMBEDDED, resolve
+from drp_hf.commands.prune import token_counter
+from drp_hf.embedded import EMBEDDED
 from drp_hf.pruning import prune_trace
 from drp_hf.teachers.slicing import SlicingTeacher
 
@@ -33,10 +33,7 @@ def main() -> None:
 
     traces = read_traces(args.traces)
     teacher = SlicingTeacher(args.strength)
-    tokenizer = AutoTokenizer.from_pretrained(resolve(EMBEDDED))
-
-    def count_tokens(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False))
+    count_tokens = token_counter(EMBEDDED)
 
     def run() -> float:
         start = time.process_time()

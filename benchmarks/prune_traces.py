@@ -19,9 +19,9 @@ import audit
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from transformers import AutoTokenizer
 
-from drp_hf.embedded import EMBEDDED, resolve
+from drp_hf.commands.prune import token_counter
+from drp_hf.embedded import EMBEDDED
 from drp_hf.pruning import Funnel, prune_trace
 from drp_hf.records import CorpusRow, Trace
 from drp_hf.teachers.slicing import SlicingTeacher
@@ -41,14 +41,16 @@ def main() -> None:
     args = parser.parse_args()
 
     console = Console(soft_wrap=True)
-    tokenizer = AutoTokenizer.from_pretrained(resolve(EMBEDDED))
+    count_tokens = token_counter(EMBEDDED)
     table = Table("traces", "strength", "right", "accepted", "as proposed", "tokens kept", "sound", "closed")
     table.add_column("with allowances")
     reasons: Counter[str] = Counter()
     for path in args.traces:
         traces = read_traces(path)
         for strength in args.strength:
-            rows = prune(traces, SlicingTeacher(strength), tokenizer, f"{path.stem} {strength}", console)
+            teacher = SlicingTeacher(strength)
+            progress = track(traces, description=f"{path.stem} {strength}", console=console)
+            rows = [prune_trace(trace, teacher, count_tokens) for trace in progress]
             table.add_row(path.stem, strength, *measures(rows))
             reasons.update(
                 f"{path.stem} {strength}: {row.reason.partition(' (before')[0]}" for row in rows if row.reason
@@ -61,13 +63,6 @@ def main() -> None:
     console.print(table)
     for reason, count in reasons.most_common(30):
         console.print(f"{count:5}  {reason[:150]}", markup=False)
-
-
-def prune(traces: list[Trace], teacher: SlicingTeacher, tokenizer, label: str, console: Console) -> list[CorpusRow]:
-    def count_tokens(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False))
-
-    return [prune_trace(trace, teacher, count_tokens) for trace in track(traces, description=label, console=console)]
 
 
 def measures(rows: list[CorpusRow]) -> list[str]:
