@@ -16,14 +16,15 @@ from drp_hf.commands.training import (
     check,
     decimals,
     figures_table,
-    is_same_training,
     load_rows,
     load_student,
     logged,
     train_and_save,
+    trains_alike,
 )
 from drp_hf.engines.base import put
 from drp_hf.errors import DRPError
+from drp_hf.hub.student_run import read_run
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -105,7 +106,9 @@ def view_of(arguments: SFTArguments, training: DRPConfig) -> SFTArguments:
 
 def is_same_student(arguments: SFTArguments, training: DRPConfig, model_config: ModelConfig) -> bool:
     """Whether the student that `main` would make of the same is in `training.output_dir` already, finished or not."""
-    return is_same_training("sft", view_of(arguments, training), training, model_config)
+    there = read_run(Path(training.output_dir))
+    same = trains_alike(there, "sft", view_of(arguments, training), training, model_config)
+    return same and there["config"]["arguments"].get("merge", False) == arguments.merge
 
 
 def read_asked(arguments: SFTArguments) -> list[Problem]:

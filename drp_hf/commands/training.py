@@ -239,15 +239,6 @@ def is_trained(student: Path) -> bool:
     return (student / TRAINER_STATE_NAME).exists()
 
 
-def is_same_training(
-    stage: str, arguments: StudentArguments, training: TrainingArguments, model_config: ModelConfig
-) -> bool:
-    """Whether what `training.output_dir` holds, finished or not, was made with these settings, from these inputs."""
-    there = read_run(Path(training.output_dir))
-    same = trains_alike(there, stage, arguments, training, model_config)
-    return same and there["config"]["arguments"].get("merge", False) == arguments.merge
-
-
 def trains_alike(
     there: Mapping[str, Any],
     stage: str,
