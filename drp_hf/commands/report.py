@@ -56,7 +56,3 @@ def main(config: ReportConfig) -> Path:
 def cli() -> None:
     """Entry point of `drp report`."""
     parse_and_run(main, ReportConfig, "runs")
-
-
-if __name__ == "__main__":
-    cli()

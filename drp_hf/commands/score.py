@@ -310,7 +310,3 @@ def cli() -> None:
         "files",
         interrupted="interrupted: no run folder is half written; begin anew.",
     )
-
-
-if __name__ == "__main__":
-    cli()
