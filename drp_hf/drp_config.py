@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from trl import SFTConfig
 
 from drp_hf.errors import DRPError
@@ -135,7 +134,6 @@ class DRPConfig(PublishingConfig, SFTConfig):
     def __post_init__(self):
         for name in ("action_weights", "skill_weights"):
             setattr(self, name, _mapping(name, getattr(self, name)))
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
         for name, choices in (
             ("loss_scope", SCOPES),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from accelerate.logging import get_logger
 from datasets import Dataset
 from rich.console import Console
@@ -54,10 +53,6 @@ class DPOArguments(StudentArguments):
 @dataclass
 class PairConfig(PublishingConfig, DPOConfig):
     """[`~trl.DPOConfig`] whose `use_cpu` becomes `True` where there is no accelerator, so that `bf16` works there."""
-
-    def __post_init__(self):
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        super().__post_init__()
 
 
 class PairTrainer(PublishingTrainer, DPOTrainer):

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate.utils import is_peft_model
 from huggingface_hub import HfApi
 from peft import PeftConfig
@@ -62,6 +63,7 @@ class PublishingConfig:
     )
 
     def __post_init__(self):
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()  # else bf16 is refused there
         super().__post_init__()
         if self.hub_token is not None:
             raise DRPError("hub_token is set, and settings are no place for a token: use `hf auth login` or HF_TOKEN.")
