@@ -6,13 +6,13 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha1
 from json import JSONDecodeError
 from typing import TYPE_CHECKING
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils.sha import git_hash
 from tqdm import tqdm
 
 from drp_hf.errors import DRPError
@@ -146,7 +146,7 @@ def _same(new: CommitOperationAdd, old: RepoFile | None) -> bool:
     if old.lfs:
         return old.lfs.sha256 == new.upload_info.sha256.hex()
     with new.as_file() as file:  # a small one: the Hub keeps big ones apart
-        return old.blob_id == sha1(b"blob %d\0" % old.size + file.read()).hexdigest()
+        return old.blob_id == git_hash(file.read())
 
 
 @contextmanager
