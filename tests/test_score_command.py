@@ -186,7 +186,9 @@ def test_outputs_of_drp_evaluate_can_be_scored_again(tmp_path):
     "settings, message",
     [
         ({"max_tokens": 0}, "max_tokens is 0"),
-        ({"budgets": [10, -1]}, "budgets holds -1"),
+        ({"budgets": [10, -1]}, r"budgets are \[10, -1\]: each must be at least 1"),
+        ({"budgets": [10, 10]}, "give each one once"),
+        ({"n_parameters": 0}, "n_parameters is 0"),
         ({"baseline": "run"}, "run is both the baseline and a folder to write"),
         ({"baseline": "run/u", "files": ["t.jsonl", "u.jsonl"]}, "run/u is both the baseline and a folder to write"),
     ],

@@ -155,6 +155,16 @@ def write_disagreements(output_dir: Path, grader: Grader) -> None:
     )
 
 
+def check_figures(budgets: list[int], n_parameters: int | None) -> None:
+    """Refuses, with a `DRPError`, what no figures can be made with."""
+    if min(budgets, default=1) < 1:
+        raise DRPError(f"budgets are {budgets}: each must be at least 1 token.")
+    if len(set(budgets)) < len(budgets):
+        raise DRPError(f"budgets are {budgets}: give each one once.")
+    if n_parameters is not None and n_parameters < 1:
+        raise DRPError(f"n_parameters is {n_parameters}: it must be at least 1.")
+
+
 def gold_warning(benchmarks: Iterable[Benchmark], grader: Grader) -> str | None:
     """Which gold answers no answer can ever equal; None if there are none."""
     unreadable = [
@@ -263,12 +273,7 @@ def _n_parameters(config: EvaluateConfig) -> int | None:
 
 def _check(config: EvaluateConfig) -> None:
     check_generation(config)
-    if min(config.budgets, default=1) < 1:
-        raise DRPError(f"budgets are {config.budgets}: each must be at least 1 token.")
-    if config.n_parameters is not None and config.n_parameters < 1:
-        raise DRPError(f"n_parameters is {config.n_parameters}: it must be at least 1.")
-    if len(set(config.budgets)) < len(config.budgets):
-        raise DRPError(f"budgets are {config.budgets}: give each one once.")
+    check_figures(config.budgets, config.n_parameters)
     if config.baseline and Path(config.baseline).resolve() == Path(config.output_dir).resolve():
         raise DRPError(f"{config.output_dir} is both the baseline and the folder to write: give another output_dir.")
     if config.force_answer and not config.budgets:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from tqdm import tqdm
 
-from drp_hf.commands.evaluate import write_disagreements
+from drp_hf.commands.evaluate import check_figures, write_disagreements
 from drp_hf.commands.generating import warn
 from drp_hf.commands.parsing import parse_and_run
 from drp_hf.errors import DRPError
@@ -292,11 +292,9 @@ def _tokenizer(name: str | None) -> PreTrainedTokenizerBase | None:
 def _check(config: ScoreConfig) -> None:
     if not config.files:
         raise DRPError("files is empty: give at least one file, folder or data set with outputs.")
-    for name, value in {"max_tokens": config.max_tokens, "n_parameters": config.n_parameters}.items():
-        if value is not None and value < 1:
-            raise DRPError(f"{name} is {value}: it must be at least 1.")
-    if min(config.budgets, default=1) < 1:
-        raise DRPError(f"budgets holds {min(config.budgets)}: it must be at least 1.")
+    if config.max_tokens is not None and config.max_tokens < 1:
+        raise DRPError(f"max_tokens is {config.max_tokens}: it must be at least 1.")
+    check_figures(config.budgets, config.n_parameters)
     for folder in run_folders(config.files, config.output_dir):
         if config.baseline and Path(config.baseline).resolve() == folder.resolve():
             raise DRPError(f"{folder} is both the baseline and a folder to write: give another output_dir.")
