@@ -9,7 +9,6 @@ Texts stay on disk: in memory there is a row of numbers for each sample, and the
 from __future__ import annotations
 
 import json
-import os
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from drp_hf.errors import DRPError
 from drp_hf.figures import ScoreTable, ScoreTableBuilder, figures
 from drp_hf.scoring import SampleScore
+from drp_hf.store import whole_file
 
 ANSWERS = "answers.jsonl"
 RESULTS = "results.json"
@@ -112,37 +112,32 @@ def write_evaluation(
         DRPError: a row lacks a field, there is no row, or the baseline answers other questions.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / ANSWERS
-    partial = file.with_name(f".{ANSWERS}.partial")
     gatherers: dict[str, _Gatherer] = {}
-    with partial.open("wb") as stream:
-        for number, row in enumerate(rows, 1):
-            _gather(gatherers, row, stream.tell(), f"Row {number} for {file}")
-            stream.write(json.dumps(row).encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    if not gatherers:
-        raise DRPError(f"There is no answer to write to {file}: give at least one problem.")
-    evaluation = Evaluation(
-        folder, model, max_tokens, {name: gatherer.answers(file) for name, gatherer in gatherers.items()}
-    )
-    results: dict[str, Any] = {"model": model, "max_tokens": max_tokens}
-    if baseline is not None:
-        results |= {"baseline": str(baseline.folder), "baseline_max_tokens": baseline.max_tokens}
-    results["benchmarks"] = benchmark_figures(
-        evaluation, baseline, budgets=budgets, n_parameters=n_parameters, **constants
-    )
-    os.replace(partial, file)
+    with whole_file(file) as partial:
+        with partial.open("wb") as stream:
+            for number, row in enumerate(rows, 1):
+                _gather(gatherers, row, stream.tell(), f"Row {number} for {file}")
+                stream.write(json.dumps(row).encode() + b"\n")
+        if not gatherers:
+            raise DRPError(f"There is no answer to write to {file}: give at least one problem.")
+        evaluation = Evaluation(
+            folder, model, max_tokens, {name: gatherer.answers(file) for name, gatherer in gatherers.items()}
+        )
+        results: dict[str, Any] = {"model": model, "max_tokens": max_tokens}
+        if baseline is not None:
+            results |= {"baseline": str(baseline.folder), "baseline_max_tokens": baseline.max_tokens}
+        results["benchmarks"] = benchmark_figures(
+            evaluation, baseline, budgets=budgets, n_parameters=n_parameters, **constants
+        )
     write_results(folder, results)
     return results
 
 
 def write_results(folder: Path, results: dict[str, Any]) -> None:
     """Writes the results of a run folder; the file appears under its name only when it is complete."""
-    partial = folder / f".{RESULTS}.partial"
-    partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / RESULTS)
+    with whole_file(folder / RESULTS) as partial:
+        partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 def benchmark_figures(

@@ -9,16 +9,16 @@ import platform
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
-from datasets import Features
+from typing import TYPE_CHECKING, Any
 
 from drp_hf.errors import DRPError
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 ROWS_PER_GROUP = 1000
 PERMISSIONS = "choose another folder, or correct its permissions."
@@ -132,6 +132,32 @@ class RowStore:
         self.close()
 
 
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A path to write a file at, which becomes `path` when all is written and on disk, and goes when that fails.
+
+    Args:
+        path: the file; its folder is made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    os.replace(partial, path)
+
+
+def write_json_lines(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes one JSON object a line; whole or not at all."""
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 def write_parquet(path: str | Path, rows: Iterable[Mapping[str, Any]], features: Features) -> int:
     """Writes rows as one Parquet file that `datasets` reads back with the same features; whole or not at all.
 
@@ -143,17 +169,14 @@ def write_parquet(path: str | Path, rows: Iterable[Mapping[str, Any]], features:
     Returns:
         The number of rows.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     schema = features.arrow_schema
     remaining = iter(rows)
     count = 0
-    with pq.ParquetWriter(partial, schema) as writer:
+    with whole_file(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         while group := list(islice(remaining, ROWS_PER_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
             count += len(group)
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    os.replace(partial, path)
     return count

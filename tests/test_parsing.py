@@ -121,7 +121,7 @@ def test_entry_points_tell_a_mistake_in_one_sentence(monkeypatch, capsys):
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from drp_hf.commands.generating import write_json_lines
+from drp_hf.store import write_json_lines
 from drp_hf.commands.parsing import run
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -135,3 +135,4 @@ def test_failed_parquet_leaves_the_old_file(tmp_path):
     with pytest.raises(RuntimeError, match="no more"):
         write_parquet(tmp_path / "rows.parquet", broken(), FEATURES)
     assert (tmp_path / "rows.parquet").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"], "its room is given back"

@@ -13,17 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from drp_hf.commands.generating import (
-    GenerationArguments,
-    check_generation,
-    warn,
-    warn_of_repeated,
-    write_json_lines,
-)
+from drp_hf.commands.generating import GenerationArguments, check_generation, warn, warn_of_repeated
 from drp_hf.commands.parsing import parse_and_run
 from drp_hf.errors import DRPError
 from drp_hf.provenance import read_run_info, write_run_info
 from drp_hf.records import THINK_CLOSE
+from drp_hf.store import write_json_lines
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

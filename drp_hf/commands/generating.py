@@ -1,13 +1,9 @@
-"""What the commands share that let a model answer questions: their settings, and how rows are written."""
+"""What the commands share that let a model answer questions: their settings, and what they warn of."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -89,18 +85,6 @@ class GenerationArguments:
     tokenizer: str | None = field(default=None, metadata={"help": "Finds places of tokens; the model's if not given."})
     batch_size: int | None = field(default=None, metadata={"help": "Outputs written at the same time."})
     dtype: str = field(default="auto", metadata={"help": "Of the weights: auto, float32, bfloat16 or float16."})
-
-
-def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes one JSON object a line; the file appears under its name only when it is complete."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    os.replace(partial, path)
 
 
 def warn(warning: str) -> None:

@@ -12,15 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from drp_hf.commands.evaluate import gold_warning
-from drp_hf.commands.generating import (
-    GenerationArguments,
-    check_generation,
-    warn,
-    warn_of_repeated,
-    write_json_lines,
-)
+from drp_hf.commands.generating import GenerationArguments, check_generation, warn, warn_of_repeated
 from drp_hf.commands.parsing import parse_and_run
 from drp_hf.provenance import write_run_info
+from drp_hf.store import write_json_lines
 
 
 @dataclass

@@ -13,14 +13,13 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from drp_hf.benchmarks import read_benchmark
-from drp_hf.commands.generating import write_json_lines
 from drp_hf.corpus.reading import read_traces
 from drp_hf.embedded import REASONER
 from drp_hf.models import load_tokenizer
 from drp_hf.problems import WordProblem, generate
 from drp_hf.pruning import judge
 from drp_hf.records import Trace
-from drp_hf.store import content_key
+from drp_hf.store import content_key, write_json_lines
 from drp_hf.unseen_problems import UNSEEN_FAMILIES
 from recipes.experiment.stages import read_settings, run_stage
 from recipes.study.arms import FOLDER
@@ -160,7 +159,6 @@ class Material:
 
     def _write(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Path:
         path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json_lines(path, rows)
         return path
 

@@ -14,6 +14,7 @@ from drp_hf.composites import aes
 from drp_hf.errors import DRPError
 from drp_hf.figures import CONSTANTS
 from drp_hf.statistics import bootstrap_intervals
+from drp_hf.store import whole_file
 
 REASONER_ARM = "1_reasoner"
 REPEATS = "repeats"
@@ -64,7 +65,6 @@ def result_file(folder: str | Path, arm: str, seed: int) -> Path:
 def write_result(folder: str | Path, result: Result) -> None:
     """Writes a result; answers as one line a test."""
     file = result_file(folder, result.arm, result.seed)
-    file.parent.mkdir(parents=True, exist_ok=True)
     values = {
         "arm": result.arm,
         "seed": result.seed,
@@ -81,9 +81,8 @@ def write_result(folder: str | Path, result: Result) -> None:
             for name, answers in result.tests.items()
         },
     }
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    partial.replace(file)
+    with whole_file(file) as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def read_result(file: Path) -> Result:
