@@ -51,7 +51,8 @@ class AnsweringModel:
         config: who answers, and how; checked.
 
     Attributes:
-        identity: what makes the model that model: the content of local folders, or its name.
+        identity: what makes the model that model: the content of local folders, name and commit on the Hub, or the
+            name that a server has for it.
         measured: `answers` and `tokens` written by this run, and the `seconds` that it took, without loading.
 
     Raises:

@@ -35,7 +35,7 @@ class Chain(NamedTuple):
 
     Args:
         base: the plain model's folder or Hub name.
-        revision: of the plain model on the Hub: branch, tag or commit.
+        revision: of the plain model on the Hub: its commit, or what it was asked for by where nobody knows that.
         adapters: folders from the lowest to the highest; empty for a plain model.
     """
 
@@ -45,14 +45,15 @@ class Chain(NamedTuple):
 
     @property
     def pinned_base(self) -> str:
-        """The base with its revision, unless that is the default branch."""
+        """The base with its commit, where that is known; the default branch's name tells nothing, and stays out."""
         return self.base if self.revision == DEFAULT_BRANCH else f"{self.base}@{self.revision}"
 
 
 def adapter_chain(name: str, revision: str | None = None) -> Chain:
     """Follows adapters down to the plain model they stand on, at the revision that they were trained on.
 
-    Adapters on the Hub are downloaded: their folders are snapshots in the cache.
+    Adapters on the Hub are downloaded: their folders are snapshots in the cache. A plain model there is pinned to the
+    commit that the revision now stands for, or, where the Hub cannot be reached, stood for when it was last looked up.
 
     Args:
         name: `smollm2-embedded`, `quickstart-reasoner`, `quickstart-student`, a local folder (model or LoRA adapter)
@@ -75,7 +76,7 @@ def adapter_chain(name: str, revision: str | None = None) -> Chain:
             raise DRPError(f"{config} names no base_model_name_or_path: add the model the adapter was trained on.")
         name, revision = resolve(settings["base_model_name_or_path"]), settings.get("revision") or DEFAULT_BRANCH
     if not Path(name).is_dir():
-        return Chain(name, revision, adapters)
+        return Chain(name, _commit(name, revision), adapters)
     if not (Path(name) / "config.json").is_file():
         raise DRPError(f"The folder {name} holds neither a model (config.json) nor an adapter ({ADAPTER_CONFIG}).")
     return Chain(name, DEFAULT_BRANCH, adapters)
@@ -132,10 +133,13 @@ def load_model_and_tokenizer(
     Raises:
         DRPError: nothing can be loaded under that name, or an adapter was trained on more tokens than its base has.
     """
+    return _model_and_tokenizer(adapter_chain(name, revision), dtype, **kwargs)
+
+
+def _model_and_tokenizer(chain: Chain, dtype: Any, **kwargs: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    chain = adapter_chain(name, revision)
     base, revision, adapters = chain
     shared = {key: kwargs[key] for key in ("trust_remote_code",) if key in kwargs}
     try:
@@ -233,7 +237,7 @@ def check_tokens(adapter: str, base: str, revision: str = DEFAULT_BRANCH) -> Non
 
 
 def model_identity(name: str) -> list[str]:
-    """What makes a model that model: the content of adapters and local folders, the name of a base on the Hub.
+    """What makes a model that model: the content of adapters and local folders, name and commit of a base on the Hub.
 
     What a training leaves beside a model is no part of it, nor is what lies in folders below it, as checkpoints do.
     """
@@ -322,7 +326,7 @@ def local_model_dir(name: str, dtype: str = "auto", revision: str | None = None)
 
     Returns:
         The folder or Hub name of a plain model with its tokenizer. For an adapter, a folder below
-        [`~drp_hf.embedded.cache_dir`] that is keyed by the content of the adapters, the base with its revision, and
+        [`~drp_hf.embedded.cache_dir`] that is keyed by the content of the adapters, the base with its commit, and
         `dtype`.
     """
     chain = adapter_chain(name, revision)
@@ -332,7 +336,7 @@ def local_model_dir(name: str, dtype: str = "auto", revision: str | None = None)
     key = hashlib.sha256("\n".join([chain.pinned_base, dtype, *map(fingerprint, decisive)]).encode()).hexdigest()[:16]
     target = cache_dir() / f"merged-{key}"
     if not (target / "config.json").exists():
-        model, tokenizer = load_model_and_tokenizer(name, dtype, revision)
+        model, tokenizer = _model_and_tokenizer(chain, dtype)  # of the commit that the folder is named after
         with making(target) as partial:
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
@@ -347,7 +351,7 @@ def served_parts(name: str, dtype: str = "auto") -> tuple[str, str, str | None]:
         dtype: as in [`local_model_dir`].
 
     Returns:
-        The plain model, into which all adapters but the topmost are merged, its revision, and the topmost one's
+        The plain model, into which all adapters but the topmost are merged, its commit, and the topmost one's
         folder; None where there is none.
     """
     base, revision, adapters = adapter_chain(name)
@@ -382,6 +386,16 @@ def _downloaded_adapter(name: str, config: Path) -> str:
         return snapshot_download(name, revision=config.parent.name, allow_patterns=wanted)
     except OSError as error:
         raise _not_found(name, error) from error
+
+
+def _commit(name: str, revision: str) -> str:
+    """The commit of a plain model on the Hub: that of its config, as the cache has it; else the revision as it is."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, "config.json", revision=revision)).parent.name
+    except OSError:  # there is none, or no Hub: what it is wanted for says so
+        return revision
 
 
 def _not_found(name: str, error: OSError | None = None, revision: str = DEFAULT_BRANCH) -> DRPError:

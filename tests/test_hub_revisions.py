@@ -127,8 +127,9 @@ def test_an_adapter_stands_on_the_revision_of_its_base(hub, tmp_path):
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found.pop("named") == "v2" and found.pop("identity") == "me/base@v2"
-    assert found.pop("served") == ["me/base", "v2", str(tmp_path / "own")]
+    commit = HfApi(endpoint=hub.url, token=hub.token).model_info("me/base", revision="v2").sha
+    assert found.pop("named") == "v2" and found.pop("identity") == f"me/base@{commit}"
+    assert found.pop("served") == ["me/base", commit, str(tmp_path / "own")]
     assert [template.rpartition("{#")[2] for template in found.pop("templates")] == [" main #}", " later #}"]
     assert found.pop("none").startswith("No model found under 'me/base' at the revision 'v9' (v9 is not a valid")
     assert f"model_revision is 'v2', and {tmp_path / 'own'} is on this machine" in found.pop("local")

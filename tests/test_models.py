@@ -213,6 +213,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file, save
 from transformers import AutoModelForCausalLM
 
+from drp_hf.engines.vllm import _parts
 from drp_hf.models import (
     load_model_and_tokenizer, load_tokenizer, local_model_dir, model_identity, parameter_count, served_parts
 )
@@ -225,8 +226,9 @@ for name in ("plain", "first", "second"):
 tokenizer = load_tokenizer("you/first")
 assert (tokenizer.chat_template, tokenizer.eos_token) == ("mine", "<|endoftext|>"), tokenizer
 assert load_tokenizer("you/plain").eos_token == "<|im_end|>"
-plain, *_, adapter = served_parts("you/first")
-assert plain == "you/plain", plain
+commit = api.model_info("you/plain").sha
+plain, revision, adapter = served_parts("you/first")
+assert (plain, revision) == ("you/plain", commit), (plain, revision)
 files = {path.name for path in Path(adapter).iterdir()}
 assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "chat_template.jinja"} <= files, files
 assert "README.md" not in files, files
@@ -243,7 +245,7 @@ assert torch.allclose(logits(AutoModelForCausalLM.from_pretrained(merged["second
 assert parameter_count("you/second") == parameter_count("you/plain")
 
 before = model_identity("you/second")
-assert before[0] == "you/plain" and len(set(before)) == 3, before
+assert before[0] == f"you/plain@{commit}" and len(set(before)) == 3, before
 api.upload_file(repo_id="you/first", path_in_repo="README.md", path_or_fileobj=b"A better card.")
 hf_hub_download("you/first", "README.md")
 assert model_identity("you/second") == before, "a card decides nothing"
@@ -257,8 +259,23 @@ again = local_model_dir("you/second", "float32")
 assert again != merged["second"]
 assert not torch.allclose(logits(AutoModelForCausalLM.from_pretrained(again)), expected, atol=1e-5)
 
+weights = {name: 2 * weight for name, weight in load_file(folder / "plain" / "model.safetensors").items()}
+weights = save(weights, {"format": "pt"})
+api.upload_file(repo_id="you/plain", path_in_repo="model.safetensors", path_or_fileobj=weights)
+newest = f"you/plain@{api.model_info('you/plain').sha}"
+assert newest != before[0] and model_identity("you/plain") == [newest], newest
+assert model_identity("you/second") == [newest, *after[1:]]
+merged = local_model_dir("you/second", "float32")
+assert merged != again
+assert not torch.equal(*(logits(AutoModelForCausalLM.from_pretrained(each)) for each in (merged, again)))
+for merge in (True, False):
+    assert _parts("you/plain", "auto", merge) == (*newest.split("@"), None), "vLLM loads that commit"
+
+loaded = logits(load_model_and_tokenizer("you/plain", dtype="float32")[0])
+assert not torch.equal(loaded, logits(load_model_and_tokenizer("you/plain", "float32", commit)[0]))
 huggingface_hub.constants.HF_HUB_OFFLINE = True
-assert model_identity("you/second") == after and local_model_dir("you/second", "float32") == again
+assert model_identity("you/second") == [newest, *after[1:]] and local_model_dir("you/second", "float32") == merged
+assert torch.equal(logits(load_model_and_tokenizer("you/plain", dtype="float32")[0]), loaded)
 """
 
 

@@ -304,7 +304,7 @@ def deciding_code() -> list[str]:
 
 
 def model_key(config: PruneConfig) -> str | None:
-    """What tells the teacher's language model from others: its name, or the content of folders that vLLM loads."""
+    """What tells the teacher's language model from others: its name, or what makes one that vLLM loads."""
     from drp_hf.models import model_identity
 
     return " ".join(model_identity(config.model)) if config.teacher == "vllm" else config.model

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from drp_hf.engines.base import LocalEngine, Sampling, describe_model
 from drp_hf.errors import DRPError
-from drp_hf.models import DEFAULT_BRANCH, cpu_dtype, local_model_dir, served_parts
+from drp_hf.models import DEFAULT_BRANCH, adapter_chain, cpu_dtype, local_model_dir, served_parts
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -139,8 +139,8 @@ class VLLMEngine(LocalEngine):
 
 
 def _parts(model: str, dtype: str, merge: bool) -> tuple[str, str, str | None]:
-    """The plain model that vLLM loads, its revision, and the adapter that it puts on top."""
-    if merge:
+    """The plain model that vLLM loads, its commit, and the adapter that it puts on top."""
+    if merge and adapter_chain(model).adapters:
         return local_model_dir(model, dtype), DEFAULT_BRANCH, None
     folder, revision, adapter = served_parts(model, dtype)
     if adapter and (reason := why_merged(PeftConfig.from_pretrained(adapter))):
