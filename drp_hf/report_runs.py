@@ -14,6 +14,14 @@ import numpy as np
 from drp_hf.errors import DRPError
 from drp_hf.evaluations import RESULTS, Answers, Evaluation, align
 from drp_hf.figures import CONSTANTS, ScoreTable, figures
+from drp_hf.provenance import read_run_info
+
+NOT_ASKED = {
+    *("seed", "samples", "benchmarks", "split", "limit"),
+    *("baseline", "budgets", "force_answer", "n_parameters"),
+    *("model", "output_dir", "base_url", "batch_size"),
+}
+"""Settings of `drp evaluate` that say nothing of how a question was asked: seeds of one another may differ in them."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Benchmark:
 
     Args:
         name: the benchmark.
-        runs: the baseline, the other runs as they were given, and for each model with several of them all together.
+        runs: the baseline, the other runs as they were given, and together those that differ in nothing but the seed.
         missing: names of runs that have no answers to it.
         headline: the run whose change the page is headed with: the first one after the baseline that has answers to
             it, pooled with its other seeds if it has any; None where there is but the baseline.
@@ -146,20 +154,32 @@ def _benchmark(name: str, evaluations: Sequence[Evaluation], names: Sequence[str
         runs.append(Run(called, answers.table, found, answers, result.get("forced", {}), evaluation.max_tokens))
 
     headline = runs[1] if len(runs) > 1 else None
-    models = [evaluation.model for evaluation, _ in present]
-    for model, count in Counter(models[1:]).items():
+    asked = [_asked(evaluation) for evaluation, _ in present]
+    models = [model_name(evaluation.model, 1) for evaluation, _ in present]
+    for way, count in Counter(asked[1:]).items():
         if count == 1:
             continue
-        of = [run for run, its in zip(runs[1 : len(models)], models[1:], strict=True) if its == model]
+        places = [place for place in range(1, len(asked)) if asked[place] == way]
+        of, model = [runs[place] for place in places], models[places[0]]
         table = pooled([run.table for run in of])
         size = of[0].figures["constants"]["acu"].get("n_parameters")
         found = figures(table, runs[0].table, n_parameters=size, **settings)
-        called = f"{model_name(model, 1)} (all {count} runs)"
-        runs.append(Run(called, table, found, None, {}, of[0].max_tokens))
-        headline = runs[-1] if model == models[1] else headline
+        is_all = count == models[1:].count(model)
+        together = f"{model} (all {count} runs)" if is_all else " + ".join(run.name for run in of)
+        runs.append(Run(together, table, found, None, {}, of[0].max_tokens))
+        headline = runs[-1] if places[0] == 1 else headline
     return Benchmark(
         name, runs, [called for evaluation, called in here if name not in evaluation.benchmarks], headline
     )
+
+
+def _asked(evaluation: Evaluation) -> str:
+    """What runs have in common that are seeds of one another: the model and, as far as is known, how it was asked."""
+    info, settings = read_run_info(evaluation.folder), {}
+    if info.get("stage") == "evaluate":
+        settings = {name: value for name, value in info["config"].items() if name not in NOT_ASKED}
+        settings["fingerprint"] = info["inputs"].get(evaluation.model)
+    return json.dumps([evaluation.model, evaluation.max_tokens, settings], sort_keys=True)
 
 
 def _results(folder: Path, name: str) -> dict[str, Any]:

@@ -15,13 +15,16 @@ from PIL import Image
 
 from drp_hf import evaluations, report_figures
 from drp_hf.commands import report as command
+from drp_hf.commands.evaluate import EvaluateConfig
 from drp_hf.commands.parsing import run
+from drp_hf.commands.score import ScoreConfig
 from drp_hf.corpus import view_file
 from drp_hf.errors import DRPError
 from drp_hf.evaluations import read_evaluation
 from drp_hf.figures import budget_auc
 from drp_hf.grading import Grader
 from drp_hf.problems import generate
+from drp_hf.provenance import write_run_info
 from drp_hf.pruning import prune_trace
 from drp_hf.records import CORPUS_FEATURES, Action, CorpusRow, Step, final_response, render_output
 from drp_hf.report import write_report
@@ -521,6 +524,48 @@ def test_seeds_of_a_model_are_also_shown_together(data):
     assert low < both.figures["token_reduction"] < high
     assert len({run.figures["budget_limit"] for run in benchmark.runs}) == 1 and benchmark.limit == 999
     assert benchmark.limits == [512, 999]
+
+
+def asked_with(folder, fingerprint="0", **settings):
+    """Writes what `drp evaluate` notes of a run with such settings."""
+    config = EvaluateConfig("m", str(folder), benchmarks=[str(folder / "problems.jsonl")], **settings)
+    write_run_info(folder, "evaluate", config, fingerprints={"m": fingerprint})
+
+
+def test_runs_that_were_asked_otherwise_are_no_seeds_of_one_another(tmp_path):
+    ways = {
+        "before": {},
+        "seed1": {"seed": 1, "batch_size": 8, "baseline": "before"},
+        "reread": {"prompt": "{question} Read it again: {question}"},
+        "seed2": {"seed": 2, "samples": 2, "temperature": 0.0, "budgets": [9]},
+        "reread2": {"prompt": "{question} Read it again: {question}", "seed": 2},
+        "warm": {"temperature": 0.6},
+        "retrained": {"seed": 3, "fingerprint": "1"},
+    }
+    for number, (name, settings) in enumerate(ways.items()):
+        output = f"<think>\n{'so ' * 9 * number}</think>\nThe answer is 1."
+        model = "base" if name == "before" else "m"
+        write_run(tmp_path / name, model, [("b", problem, 0, output) for problem in PROBLEMS[:3]])
+        asked_with(tmp_path / name, **settings)
+    (benchmark,) = compare([read_evaluation(tmp_path / name) for name in ways])
+    alone = ["base", "m (seed1)", "m (reread)", "m (seed2)", "m (reread2)", "m (warm)", "m (retrained)"]
+    together = ["m (seed1) + m (seed2)", "m (reread) + m (reread2)"]
+    assert [run.name for run in benchmark.runs] == [*alone, *together]
+    assert benchmark.headline is benchmark.runs[7]
+    means = [each.figures["mean_tokens"] for each in benchmark.runs]
+    assert means[7:] == pytest.approx([(means[1] + means[3]) / 2, (means[2] + means[4]) / 2])
+    (benchmark,) = compare([read_evaluation(tmp_path / name) for name in ("before", "seed1", "reread")])
+    assert [run.name for run in benchmark.runs] == ["base", "m (seed1)", "m (reread)"]
+    assert benchmark.headline is benchmark.runs[1]
+
+
+def test_of_scored_outputs_the_limit_tells_whether_they_are_seeds(tmp_path):
+    for name, limit in (("a", 512), ("b", 512), ("c", 512), ("d", 999)):
+        answers = [("b", problem, 0, "<think>\nso</think>\nThe answer is 1.") for problem in PROBLEMS[:3]]
+        write_run(tmp_path / name, "m", answers, max_tokens=limit)
+        write_run_info(tmp_path / name, "score", ScoreConfig([f"{name}.jsonl"], str(tmp_path / name)))
+    (benchmark,) = compare([read_evaluation(tmp_path / name) for name in "abcd"])
+    assert [run.name for run in benchmark.runs] == ["m (a)", "m (b)", "m (c)", "m (d)", "m (b) + m (c)"]
 
 
 def test_names_tell_runs_apart():
