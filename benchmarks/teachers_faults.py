@@ -28,7 +28,7 @@ from benchmarks.chat_server import ChatServer, body_hash
 from benchmarks.rule_teacher import answer
 from benchmarks.teachers import run_prune, start_prune, write_traces
 from drp_hf.store import RowStore
-from drp_hf.teachers.base import Request
+from drp_hf.teacher import Request
 from drp_hf.teachers.chat import request_body
 
 CLIENT = ("--concurrency", 64, "--max_attempts", 20, "--timeout", 3)

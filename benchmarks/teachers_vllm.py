@@ -35,8 +35,8 @@ from drp_hf.models import cpu_dtype
 from drp_hf.pruning import FALLBACK, Reason, prune
 from drp_hf.records import CorpusRow
 from drp_hf.store import RowStore
+from drp_hf.teacher import Reply, Request, Unanswered
 from drp_hf.teachers.asking import Conversation, Replies, Tally
-from drp_hf.teachers.base import Reply, Request, Unanswered
 from drp_hf.teachers.protocol import Unusable, parse_json
 
 MODEL = "smollm2"

@@ -26,7 +26,7 @@ from drp_hf.records import (
     render_output,
 )
 from drp_hf.segment import segment
-from drp_hf.teachers.base import Reply, Request, Teacher, Unanswered
+from drp_hf.teacher import Reply, Request, Teacher, Unanswered
 
 MAX_REASONING = 1_000_000
 """Characters; a longer reasoning is rejected (`Reason.TOO_LONG`)."""

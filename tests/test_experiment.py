@@ -24,8 +24,8 @@ from drp_hf.errors import DRPError
 from drp_hf.problems import generate
 from drp_hf.provenance import write_run_info
 from drp_hf.store import RowStore
+from drp_hf.teacher import Reply, Request
 from drp_hf.teachers.asking import Replies, Tally
-from drp_hf.teachers.base import Reply, Request
 from recipes.experiment.__main__ import (
     ExperimentConfig,
     check,

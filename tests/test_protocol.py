@@ -17,7 +17,7 @@ from drp_hf.commands.prune import PruneConfig, main
 from drp_hf.pruning import FALLBACK, Reason, apply_steps, prune, prune_trace
 from drp_hf.records import Action, CorpusRow, Step, Trace
 from drp_hf.segment import segment
-from drp_hf.teachers.base import Reply, Request, Unanswered
+from drp_hf.teacher import Reply, Request, Unanswered
 from drp_hf.teachers.language_model import PROTOCOLS, LanguageModelTeacher
 from drp_hf.teachers.protocol import STRENGTHS, Exchange, Unusable, parse_json
 from drp_hf.teachers.slicing import SlicingTeacher, Strength

@@ -22,7 +22,7 @@ from drp_hf.pruning import (
 )
 from drp_hf.records import Action, CorpusRow, Step, Trace
 from drp_hf.segment import Unit
-from drp_hf.teachers.base import Proposal, Teacher
+from drp_hf.teacher import Proposal, Teacher
 
 KEEP, DELETE, COMPRESS, MERGE = Action.KEEP, Action.DELETE, Action.COMPRESS, Action.MERGE
 PARTS = [

@@ -12,7 +12,7 @@ from benchmarks.audit import audit_row
 from drp_hf.pruning import FALLBACK, judge, prune
 from drp_hf.records import Action, Step, Trace
 from drp_hf.segment import segment
-from drp_hf.teachers.base import Reply
+from drp_hf.teacher import Reply
 from drp_hf.teachers.imitation import imitate
 from drp_hf.teachers.language_model import PROTOCOLS, LanguageModelTeacher
 from drp_hf.teachers.slicing import SlicingTeacher

@@ -24,8 +24,8 @@ from drp_hf.store import RowStore, write_parquet
 
 if TYPE_CHECKING:
     from drp_hf.corpus.prunings import Prunings
+    from drp_hf.teacher import Teacher
     from drp_hf.teachers.asking import Asker, Tally
-    from drp_hf.teachers.base import Teacher
     from drp_hf.teachers.imitation import Estimate
 
 STORE = "rows.sqlite"
@@ -46,6 +46,7 @@ DECIDES_A_ROW = (
     "records",
     "segment",
     "taxonomy",
+    "teacher",
     "teachers/*",
     "units",
 )

@@ -14,8 +14,8 @@ from drp_hf.corpus.reading import Reading, Readings
 from drp_hf.pruning import Reason, prune
 from drp_hf.records import CorpusRow
 from drp_hf.store import RowStore, content_key
+from drp_hf.teacher import Teacher
 from drp_hf.teachers.asking import Conversations
-from drp_hf.teachers.base import Teacher
 
 SCORED_AT_ONCE = 500
 """Traces whose texts are scored together."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from drp_hf.records import CorpusRow
 from drp_hf.store import RowStore, content_key
-from drp_hf.teachers.base import Reply, Request, Unanswerable, Unanswered
+from drp_hf.teacher import Reply, Request, Unanswerable, Unanswered
 
 Conversation = Generator[Request, Reply, CorpusRow]
 Conversations = Iterable[tuple[str, Callable[[], Conversation]]]

@@ -26,8 +26,8 @@ from drp_hf.servers import (
     hopeless,
     hopeless_answer,
 )
+from drp_hf.teacher import Request, Unanswerable, Unanswered
 from drp_hf.teachers.asking import Asker, Conversations, Finished, Replies, Turn
-from drp_hf.teachers.base import Request, Unanswerable, Unanswered
 from drp_hf.teachers.chat import read_completion, request_body
 
 ENDPOINT = "/v1/chat/completions"

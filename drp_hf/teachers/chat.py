@@ -19,8 +19,8 @@ from drp_hf.servers import (
     finish_reason,
     hopeless,
 )
+from drp_hf.teacher import Reply, Request, Unanswerable, Unanswered
 from drp_hf.teachers.asking import Asker, Conversations, Finished, Replies, Tally, Turn
-from drp_hf.teachers.base import Reply, Request, Unanswerable, Unanswered
 
 PATH = "/chat/completions"
 READY = 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from drp_hf.records import Step, Trace
 from drp_hf.segment import segment
-from drp_hf.teachers.base import Reply, Request
+from drp_hf.teacher import Reply, Request
 from drp_hf.teachers.language_model import LanguageModelTeacher
 from drp_hf.teachers.slicing import SlicingTeacher
 from drp_hf.teachers.windows import Window, open_window

@@ -8,7 +8,7 @@ from dataclasses import replace
 from drp_hf.errors import DRPError
 from drp_hf.records import Action, Step, Trace
 from drp_hf.segment import Unit
-from drp_hf.teachers.base import Proposal, Proposals, Teacher, Unanswered
+from drp_hf.teacher import Proposal, Proposals, Teacher, Unanswered
 from drp_hf.teachers.paper import PaperProtocol
 from drp_hf.teachers.protocol import VERSION, CompactProtocol, Segmentation, Unusable
 from drp_hf.teachers.windows import open_window

@@ -13,7 +13,7 @@ from typing import Any
 
 from drp_hf.pruning import apply_steps
 from drp_hf.records import Action, Step
-from drp_hf.teachers.base import Reply, Request
+from drp_hf.teacher import Reply, Request
 from drp_hf.teachers.protocol import (
     ACTIONS,
     MATERIAL,

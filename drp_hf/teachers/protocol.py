@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from drp_hf import numerals
 from drp_hf.pruning import apply_steps, foreign_numbers
 from drp_hf.records import Action, Step, Trace
-from drp_hf.teachers.base import Message, Reply, Request
+from drp_hf.teacher import Message, Reply, Request
 from drp_hf.teachers.windows import Window, as_lines, numbered, one_line
 
 Segmentation = Literal["none", "plain", "skill"]

@@ -41,7 +41,7 @@ from drp_hf.errors import DRPError
 from drp_hf.pruning import apply_steps
 from drp_hf.records import Action, Step, Trace
 from drp_hf.segment import Unit
-from drp_hf.teachers.base import Proposal, Teacher
+from drp_hf.teacher import Proposal, Teacher
 from drp_hf.teachers.ledger import CONSTANTS, WORD, Ledger, missing
 from drp_hf.teachers.protocol import Segmentation
 from drp_hf.teachers.skills import Role, concludes

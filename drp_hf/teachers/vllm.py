@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from drp_hf.engines import make_engine
 from drp_hf.errors import DRPError
+from drp_hf.teacher import Reply, Request, Unanswerable
 from drp_hf.teachers.asking import Asker, Conversations, Finished, Replies, Turn
-from drp_hf.teachers.base import Reply, Request, Unanswerable
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
