@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from drp_hf.units import read_unit
+
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
 )
@@ -30,14 +32,31 @@ _RELATED = {
 # "1,000", "10{,}080" and "10,\!080" are one number; "1,2" and "3,4567" are two.
 _DIGITS = re.compile(r"\d{1,3}(?:(?:,|\{,\}|,\\!)\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+")
 _BINARY = re.compile(
-    r"(?<![\d.,:^+*/×÷=()\\-])(?<![+*/×÷=(-] )(?<!\b[a-zA-Z] )"
-    r"(?P<left>\d{1,99}) (?P<sign>[-+*/×÷]) (?P<right>\d{1,99}) = (?P<value>\d{1,99})"
-    r"(?![a-zA-Z]|\.?\d|,\d| ?[-+*/×÷^%(!]| (?:r|rem|remainder|with|mod|and)\b)"
+    r"(?<!\d)(?P<left>\d{1,99}) (?P<sign>[-+*/×÷]) (?P<right>\d{1,99}) = (?P<value>\d{1,99})"
+    r"(?![a-zA-Z_]|\.?\d|,\d|,\\!|\{,\}|:\d| \d{3}(?!\d)| \d+ ?/ ?\d| ?[-−–+*/×÷·⋅^%(!]|"
+    r" ?\\(?:[dt]?frac|times|cdot|div|pm|[bp]mod|sqrt|binom|pi|%)|"
+    r" (?:[rR]\d*|rem|remainder|with|mod|and|dozens?|hundred|thousand|million|billion)\b)"
 )
 _ANY = "|".join(sorted([*_CARDINALS, *_SCALES], key=len, reverse=True))
 # No number takes more words, and no repetition ("hundred hundred …") may make one without bounds.
 _WORDS = re.compile(rf"\b(?:{_ANY})(?:(?:[\s-]+|\s+and\s+)(?:{_ANY})){{0,30}}\b")
 _NAME = re.compile(r"[a-z]+")
+_BEFORE = 60
+"""Characters before an equation that tell whether it begins there."""
+# Where it does: a sentence, a formula (a dollar sign may be money), what follows a word …
+_BEGINS = re.compile(
+    r"(?:[.!?;。！？；：→⇒]|(?<!\d)，|(?<!\s):|\\\[|\\\(|(?P<dollar>(?<![\w\\])\${1,2})|(?<![\w\\])[A-Za-z]{2,},?)\Z"
+)
+# … and where a term goes on, also on the next line: "3 \\times 4 + 2", "half of 10 + 2", "10 mod 3 + 4".
+_GOES_ON = re.compile(
+    r"(?:[-−–+*/×÷·⋅∙∗^=<>&_]|(?<!\\)\(|\\[A-Za-z]+|"
+    r"\b(?:times|of|plus|minus|mod|modulo|over|by|percent|halves|half|thirds?|quarters?|twice|thrice|double|triple|"
+    r"dozens?|pairs?|choose|squared|cubed|point|base|root|sqrt|log|ln|sin|cos|tan|pi|" + _ANY + r"))\Z",
+    re.IGNORECASE,
+)
+# "2 hours 30 + 40"
+_MEASURED = re.compile(r"\d ?([A-Za-z]+)\Z")
+_CLOSES = re.compile(r"[^$\n]{0,200}\$(?!\d)")
 
 
 def canonical(number: str) -> str:
@@ -86,9 +105,26 @@ def false_equation(text: str) -> str:
         holds = {"+": left + right == value, "-": left - right == value}.get(sign)
         if holds is None:
             holds = left * right == value if sign in "*×" else left == right * value
-        if not holds:
+        if not holds and _begins(text, match):
             return match.group()
     return ""
+
+
+def _begins(text: str, equation: re.Match[str]) -> bool:
+    """Whether an equation is surely all of its left side, and not the end of something longer."""
+    seen = text[max(0, equation.start() - _BEFORE) : equation.start()]
+    before = seen.rstrip()
+    if _GOES_ON.search(before) or (measured := _MEASURED.search(before)) and read_unit(measured[1]):
+        return False
+    if not before or "\n" in seen[len(before) :]:
+        return True
+    begins = _BEGINS.search(before)
+    if begins is None:
+        return False
+    if begins["dollar"]:
+        return _CLOSES.match(text, equation.end()) is not None
+    # "3:4 + 2" and "1.5 + 2": there is no space after what is part of a number.
+    return before != seen or not begins[0][-1].isascii() or begins[0][-1] in "[("
 
 
 def _value(words: str) -> int:

@@ -26,7 +26,21 @@ def test_suggested_knows_what_words_stand_for():
 
 
 @pytest.mark.parametrize(
-    "text", ["So 10 - 90 = 10.", "3 × 4 = 13, then", "First, 14 / 4 = 4.", "He has 7 + 5 = 13 pens."]
+    "text",
+    [
+        "So 10 - 90 = 10.",
+        "3 × 4 = 13, then",
+        "First, 14 / 4 = 4.",
+        "He has 7 + 5 = 13 pens.",
+        "Over 100 acts, 70 + 40 = 100 people have reappeared.",
+        "Step 2: 3 + 4 = 8",
+        "the total:\n   3 + 4 = 8",
+        r"\[3 + 4 = 8\]",
+        r"\(3 + 4 = 8\)",
+        "$3 + 4 = 8$",
+        "$ 3 + 4 = 8 $",
+        "所以，3 + 4 = 8",
+    ],
 )
 def test_false_equations(text):
     assert false_equation(text) in text and false_equation(text)
@@ -44,6 +58,30 @@ def test_false_equations(text):
         "9 + 5 = 2 mod 12",
         "2^4 - 3 = 13",
         "x - 3 = 5",
+        r"3 \times 4 + 2 = 14",
+        "3 \\times\n4 + 2 = 14",
+        "3 times 4 + 2 = 14",
+        r"20 \div 2 - 3 = 7",
+        r"4 \cdot 2 - 4 = 4",
+        "3 · 4 + 2 = 14",
+        "half of 10 + 2 = 7",
+        "(1/2) 278 + 11 = 150",
+        "10 mod 3 + 4 = 5",
+        "the sum of 4, 5 + 6 = 15",
+        "2 hours 30 + 40 = 190 minutes",
+        "1 000 + 2 = 1002",
+        r"1,\!000 - 900 = 100",
+        "1{,}000 - 900 = 100",
+        "998 + 2 = 1 000",
+        r"998 + 2 = 1,\!000",
+        "a_1^2 - a_1 + 1 = 0",
+        "− 5 + 3 = 2",
+        "It takes 3 / 2 = 1 1/2 hours.",
+        r"7 / 2 = 3\frac{1}{2}",
+        r"10 + 2 = 6 \times 2",
+        "12 + 12 = 2 dozen",
+        "7 + 5 = 14_8",
+        "because $1 / 2 = 50 cents",
     ],
 )
 def test_what_may_be_right_is_not_called_false(text):
