@@ -16,6 +16,8 @@ LARGEST = 10**300
 """No larger gold value is looked for in calculations, which are done in floats."""
 
 _NO_SLACK = Fraction(0)
+_FINEST = Fraction(1, 10**6)
+"""Place down to which the decimals of a rounded number are taken at their word: floats have noise in the last ones."""
 _DIGITS = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _CURRENCY = re.compile(r"^([-+]?)\s*(?:([$£€])|¥|USD|Rs\.?)\s*(?=[-.\d\\])")
 _GROUPED = re.compile(r"(?<![\d.])(\d{1,3}(?:,\d{3})+)(?![\d,])")
@@ -51,7 +53,8 @@ class PlainNumber:
         value: exact value, a per cent sign left aside.
         percent: whether it carried a per cent sign.
         slack: how far another number may lie from it: 0 for integers and fractions, a millionth of the value for
-            decimals, half a unit in the last place for scientific notation (which is rounded by nature).
+            decimals, but no more than half a unit in the last place, which is that of scientific notation (rounded by
+            nature).
         unit: what `value` counts, where that is a known unit of measurement.
         largest: the first unit of a number in several units ("2 hours and 30 minutes", "3 hours (180 minutes)"), of
             which `unit` is the last.
@@ -105,7 +108,7 @@ def read_typeset_number(text: str) -> PlainNumber | None:
         return None
     value, slack = number
     if scale > 1:
-        value, slack = value * scale, slack * scale
+        value, slack = value * scale, min(slack * scale, Fraction(1, 2))
     return PlainNumber(value, percent, slack, unit, product=product)
 
 
@@ -122,7 +125,7 @@ def _value(text: str) -> tuple[Fraction, Fraction] | None:
         if match[3] is not None:
             slack = Fraction(10) ** (int(match[3]) - len(match[2].partition(".")[2])) / 2
         elif "." in match[2]:
-            slack = value / 10**6
+            slack = min(value / 10**6, max(Fraction(10) ** -len(match[2].partition(".")[2]) / 2, _FINEST))
         return (-value if match[1] == "-" else value), slack
     if match := _FRAC.match(text) or _SLASH.match(text):
         sign, whole, over, under = match.groups()
