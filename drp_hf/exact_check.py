@@ -31,9 +31,10 @@ from drp_hf.answer_kinds import (
     read_row,
     unlabelled,
 )
-from drp_hf.answer_text import normalise, typeset
+from drp_hf.answer_text import clean, normalise, typeset
 from drp_hf.expressions import Unreadable, equal_equations, equal_expressions, same_value, value
 from drp_hf.plain_numbers import PlainNumber, numbers_equal
+from drp_hf.units import read_unit
 
 Ask = Callable[[str, str], bool | None]
 """Asks somebody else whether two parts are equal; None where they do not know either."""
@@ -41,6 +42,13 @@ MAX_ITEMS = 12
 """Of a set whose items are tried against each other; larger ones are left to others."""
 
 _ARTICLE = re.compile(r"^(?:an?|the) (?=\w{3})")
+# "\\frac{\\pi}{2}\\text{ rad}", "16\\pi\\ \\text{cm}^2".
+_NAMED_UNIT = re.compile(
+    r"(?P<of>.*?\S)\s*(?:\\[,;:! ]|~|\s)*\\(?:text|textrm|mathrm|mbox)\s*\{(?P<unit>[^{}]{1,40})\}"
+    r"(?P<power>\s*\^\s*(?:\d|\{\d\}))?\Z",
+    re.DOTALL,
+)
+_PER = re.compile(r" ?/ ?| per ")
 _INFINITY = re.compile(r" ?([-+]?) ?\\infty ?\Z")
 
 
@@ -66,8 +74,25 @@ def compare(gold: str, predicted: str, ask: Ask = lambda gold, predicted: None) 
         bare = unlabelled(typeset(gold)), unlabelled(typeset(predicted))
         # Once is enough: what still has a label after that had too many.
         if bare != (typeset(gold), typeset(predicted)) and not any(map(label, bare)):
-            return compare(*bare, ask)
+            found = compare(*bare, ask)
+    if not found and (without := _without_unit(gold, predicted)):
+        return compare(*without, ask)
     return found
+
+
+def _without_unit(gold: str, predicted: str) -> tuple[str, str] | None:
+    """The two answers without the unit behind a formula, if one of them has one: its letters are no variables."""
+    formulas = [_before_unit(answer) for answer in (gold, predicted)]
+    if formulas.count(None) != 1:
+        return None
+    return formulas[0] or gold, formulas[1] or predicted
+
+
+def _before_unit(answer: str) -> str | None:
+    match = _NAMED_UNIT.match(clean(answer) or "") if "{" in answer else None
+    if match is None or not all(map(read_unit, _PER.split(typeset(match["unit"] + (match["power"] or ""))))):
+        return None
+    return match["of"]
 
 
 def _same_kind(a: Answer, b: Answer, ask: Ask) -> bool | None:

@@ -42,6 +42,7 @@ _NAMES = {
         "0.003785411784": "gallon gallons",
     },
     "degrees": {1: "° deg degree degrees"},
+    "radians": {1: "rad rads radian radians"},
     "dollars": {"0.01": "cent cents ¢", 1: "$ usd dollar dollars"},
     "euros": {1: "€ euro euros"},
     "pounds": {1: "£"},
