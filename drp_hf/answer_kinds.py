@@ -45,8 +45,10 @@ _NOT_EQUAL = re.compile(r" ?[A-Za-z] ?\\ne ?(.+)\Z")
 _ALL_BUT = re.compile(r"\\mathbb ?\{?R\}?(?: ?(?:\\setminus|\\backslash|-) ?\\\{(.+)\\\})?\Z")
 _UNION = re.compile(r"\\cup\b|(?<=[\])]) ?U ?(?=[\[(])| or (?=[\[(])")
 _EMPTY = {"\\emptyset", "\\{\\}", "no solution", "no solutions", "no real solution", "no real solutions"}
-_LIST = re.compile(r",? and |,? or |, ?|; ?")
-_LIST_KEEPING_THOUSANDS = re.compile(r",? and |,? or |,(?!\d{3}(?!\d)) ?|; ?")
+# "2个或3个": inside words the same signs join nothing.
+_CHINESE_AND = r"(?:(?<=[\dA-Za-z)}$%])|(?<=\d[一-鿿])) ?(?:或者?|和|、) ?(?=[-\dA-Za-z(\\$])"
+_LIST = re.compile(rf",? and |,? or |, ?|; ?|{_CHINESE_AND}")
+_LIST_KEEPING_THOUSANDS = re.compile(rf",? and |,? or |,(?!\d{{3}}(?!\d)) ?|; ?|{_CHINESE_AND}")
 _OPENING, _CLOSING = "([{", ")]}"
 
 
@@ -312,7 +314,9 @@ def _both_signs(item: str) -> Iterator[str]:
 
 def _closes_at_end(text: str, left: str, right: str) -> bool:
     """Whether the bracket with which a text begins is closed by the one with which it ends."""
-    return all(depth > 0 for at, depth in _depths(text) if at < len(text) - len(right)) if len(left) == 1 else True
+    if left[-1] not in _OPENING:
+        return True
+    return all(depth > 0 for at, depth in _depths(text) if len(left) - 1 <= at < len(text) - len(right))
 
 
 def _depths(text: str) -> Iterator[tuple[int, int]]:

@@ -48,9 +48,11 @@ def clean(answer: str) -> str | None:
     answer = answer.strip().strip("*_` \t\n")
     for left, right in _DELIMITERS if answer[:1] in ("\\", "$") else ():
         if len(answer) > len(left) + len(right) and answer.startswith(left) and answer.endswith(right):
-            if not answer[: -len(right)].endswith("\\"):
-                answer = answer[len(left) : -len(right)].strip()
-    answer = answer.rstrip(" .,;:?。")
+            inside = answer[len(left) : -len(right)]
+            # "$2$ or $3$" has formulas at both ends, and is none.
+            if not inside.endswith("\\") and not re.search(rf"(?<!\\){re.escape(right)}", inside):
+                answer = inside.strip()
+    answer = answer.rstrip(" .,;:?。，；：")
     return answer if answer and len(answer) <= MAX_ANSWER else None
 
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from drp_hf import numerals
 from drp_hf.answer_kinds import Answer, Choice, Clock, Ratio, Region, Row, is_prose, read, unlabelled
-from drp_hf.answer_text import MAX_ANSWER, TEXT_COMMAND, clean, normalise, one_writing
+from drp_hf.answer_text import MAX_ANSWER, TEXT_COMMAND, clean, normalise, one_writing, too_large
+from drp_hf.exact_check import compare
 from drp_hf.grading import answers_match, parses
 from drp_hf.plain_numbers import PlainNumber, numbers_equal, read_number
 
 __all__ = ["answers_match", "extract_answer", "parses", "read_number", "stated_answer", "states_answer"]
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_JOINS_BOXES = re.compile(r"[^.\n]{0,50}\b(?:and|or)(?:\\?\)|\$|\}|[ ,(\\$]|x =|[a-z] =)*")
+_JOINS_BOXES = re.compile(
+    r"(?:[^.\n]{0,50}\b(?:and|or)|[ \\)$]{0,8}[,;])(?:\\?\)|\}|[\s,(\\$]|\b[A-Za-z](?:_\{?\w\}?)?\s?=)*"
+)
 _SAID = re.compile(
     r"(?:\b(?:final\s+)?answer\s+(?:is|equals|=)|\bfinal\s+answer\b|"
-    r"\b(?:correct|right)\s+(?:option|choice)\s+is\b|^[ \t>*#]*answer\b(?=\W*:))",
+    r"\b(?:correct|right)\s+(?:option|choice)\s+is\b|^[ \t>*#]*answer\b(?=\W*[:：])|"
+    r"答案(?:[是为](?![否不])|(?=[\s*]*[:：])))",
     re.IGNORECASE | re.MULTILINE,
 )
 MENTIONS = 16
@@ -27,7 +31,8 @@ MENTIONS = 16
 _REMARK = re.compile(
     r"(?:(?:also|now|indeed|both|very|quite|completely|clearly|fully) )*(?:(?:in)?correct|right|wrong|(?:in)?valid|"
     r"clear|accurate|reasonable|sensible|plausible|consistent with|helpful|useful|verified|confirmed|"
-    r"(?:double-?|re-?)?checked|rounded to \w+ (?:decimal|significant) \w+\W*\Z)\b(?!\W*:)",
+    r"(?:double-?|re-?)?checked|rounded to \w+ (?:decimal|significant) \w+\W*\Z|"
+    r"(?:正确|合理|错误|对|错)的?)\b(?!\W*:)",
     re.IGNORECASE,
 )
 _REMARK_IF_WORDS = re.compile(
@@ -39,26 +44,56 @@ _REMARK_IF_WORDS = re.compile(
 _POINTS = re.compile(r"\b(?:this|that|your|such an)\s+\Z", re.IGNORECASE)
 _TELLS = re.compile(r"[ \t]+(?:has|have|makes|matches|agrees|checks|seems|looks)\b")
 _NAMES_VALUE = re.compile(r"[\d\\$=]|\*\*")
-_AFTER_SAID = re.compile(r"(?:[\s:*=_]|(?:therefore|thus|hence|indeed|simply|just|equal to)\b)*", re.IGNORECASE)
+# All but the asterisks of bold words that answer ("**18** dollars") and are no option ("**B**: 12", "**(B)** 12").
+_AFTER_SAID = re.compile(
+    r"(?:(?!(?<=[\s:：])\*\*(?!(?:(?i:option|choice) )?\(?[A-J](?:\*\*[.:)]|[.:)]\*\*))"
+    r"[^\s*](?:[^*\n.!?。]|[.!?](?![\s*])){0,200}\*\*)[\s:：*=_]|"
+    r"(?:therefore|thus|hence|indeed|simply|just|equal to)\b)*",
+    re.IGNORECASE,
+)
 _SENTENCE_END = re.compile(r"(?<!\\)[.!?](?=\s|$|\*)|[。！？]")
 _BOLD = re.compile(r"\*\*([^*\n]{1,200})\*\*")
 _MATH = re.compile(r"\\\((.+?)\\\)|\\\[(.+?)\\\]|\$\$(.+?)\$\$|(?<!\\)\$([^$\n]+?)(?<!\\)\$(?!\d)", re.DOTALL)
+_WHOLE = r"(?:\d{1,3}(?:(?:,|\{,\}|,\\!)\d{3})+(?!\d)|\d+)"
+# A number may follow the signs of a language that has no spaces ("一共14个"), but no letter ("x14").
 _NUMBER = re.compile(
-    r"(?<![\w.])(?:(?<=\s)[-−]|(?<![^\s(=:*])[-−])?(?:\\?[$£€¥]\s?)?[-−]?"
-    r"(?:\d{1,3}(?:(?:,|\{,\}|,\\!)\d{3})+(?!\d)|\d+)?(?:\.\d+|(?<=\d))(?:[eE][+-]?\d+)?(?:\s?/\s?\d+(?![\d.]))?\s?(?:\\?%)?"
+    r"(?<![^\W぀-ヿ一-鿿가-힣])(?<!\.)(?:(?<=\s)[-−]|(?<![^\s(=:*：于为是])[-−])?(?:\\?[$£€¥]\s?)?[-−]?"
+    rf"(?:(?<!:)\d{{1,3}} (?=\d{{1,3}}/\d{{1,3}}(?![\d/])))?{_WHOLE}?(?:\.\d+|(?<=\d))(?:[eE][+-]?\d+)?"
+    rf"(?:\s?/\s?{_WHOLE}(?!\d|\.\d))?\s?(?:\\?%)?"
 )
-_VALUE = re.compile(r"-?\\[dt]?frac\s*\{-?[\d.]+\}\s*\{[\d.]+\}(?:\\?%)?|" + _NUMBER.pattern)
+_VALUE = re.compile(
+    rf"-?\\[dt]?frac\s*\{{-?(?:{_WHOLE}|[\d.]+)\}}\s*\{{(?:{_WHOLE}|[\d.]+)\}}(?:\\?%)?|" + _NUMBER.pattern
+)
 # "3:30 PM (15:30)" is twice one value. Elsewhere "divisible by 3:17" may give the number after a colon.
 _TIME_OR_NUMBER = re.compile(
-    r"(?<![\w.:])\d{1,2}:[0-5]\d(?::[0-5]\d)? ?(?i:[ap]\.?m)\b|(?<=\()\d{1,2}:[0-5]\d(?=\))|" + _NUMBER.pattern
+    r"(?<![^\W぀-ヿ一-鿿가-힣])(?<![.:])\d{1,2}:[0-5]\d(?::[0-5]\d)? ?(?i:[ap]\.?m)\b|(?<=\()\d{1,2}:[0-5]\d(?=\))|"
+    + _NUMBER.pattern
 )
 # "Evelyn, who ran 5 miles": the answer is before the comma.
 _ASIDE = re.compile(r"(?<=\w), (?:who|because|since|as|which|so|it|they|for)\b")
 # "7 apples, 3 more than 4": the answer comes first, unless it is only worked out then ("20 % of 50, which is 10").
 _LEADS = re.compile(
-    r"(?: ?[A-Za-z]+(?: [A-Za-z]+){0,2}?)?(?:[,;(]| (?:in|per|from|for|because|since|as|with|after|when|if|each)\b)"
-    r"(?!.*(?:\bwhich\b|\bor\b|\bequals?\b|\bso\b|\bmakes?\b|\bgives?\b|[:+*/]))"
+    r"(?: ?[A-Za-z]+(?: [A-Za-z]+){0,2}?|[一-鿿]{1,8})?"
+    r"(?:[,;(，；（]| (?:in|per|from|for|because|since|as|with|after|when|if|each)\b)"
+    r"(?!.*(?:\bwhich\b|\bor\b|\bequals?\b|\bso\b|\bmakes?\b|\bgives?\b|[:+*/]|或|即|等于|就是))"
 )
+# "$2$ or $3$" is one answer of two formulas …
+_PIECE = re.compile(rf"{_BOLD.pattern}|{_MATH.pattern}", re.DOTALL)
+_JOINS = re.compile(r"\s*(?:[,;，；、]\s*(?:(?:and|or)\b\s*)?|(?:and|or)\b\s*|[或和]\s*)")
+_ENDS_JOINED = re.compile(
+    r"\s*(?:\Z|[,;(，；（])|\s+(?:in|per|from|for|because|since|as|with|after|when|if|each|where|depending|respectively)\b"
+)
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|has|have|had|does|do|did|can|would|will|gives?|makes?|equals?|because|since|so|which|who)\b",
+    re.IGNORECASE,
+)
+# … and what "$10$ divided by $2$, which is $5$" and "$x$ = 5" come to stands at their end.
+_WORKED_OUT = re.compile(
+    r"\s*(?:(?:percent )?of|divided by|multiplied by|times|plus|minus)\b.*"
+    r"(?:\b(?:which|that|this|it) (?:is|equals?|makes?|gives?)\b|\bequals?\b|=)\s*(?=\S)",
+    re.IGNORECASE | re.DOTALL,
+)
+_GOES_ON = re.compile(r"\s*(?:[=∪]|[-−+*/×·÷](?!\*).*=)", re.DOTALL)
 # "So she earns 18 dollars (9 eggs at 2 dollars each)": what is in brackets explains the one value before them …
 _EXPLAINED = re.compile(
     rf"(?:.*=\s*|[^\d*$\\]*?)(?P<value>(?:\*\*[^*\n]+\*\*|{_MATH.pattern}|{_NUMBER.pattern})"
@@ -75,12 +110,12 @@ _UNFINISHED = re.compile(
 _RESTATES = re.compile(r".*=|(?:or|i\.e\.|that is|which is|equal to),? ", re.DOTALL)
 _MARKS = re.compile(r"\*\*|(?<!\\)\$|\\[()]")
 _OPTION = re.compile(r"(?:(?i:option|choice) )?\(?[A-J]\*{0,2}(?:\)|[.:])\*{0,2} *(?=\w|\W*\d|\W*\\)")
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}|[一-鿿]")
 _COUNTED = re.compile(r"(?: +[A-Za-z]{2,})+\Z")
 _SCALED = re.compile(r"\d (?:thousand|million|billion|trillion)s?\b", re.IGNORECASE)
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-z]{1,20}\*?\}")
 _HEADING = re.compile(
-    r"answer|solution|step|conclusion|verification|total cost$|"
+    r"answer|solution|step|conclusion|verification|total cost$|答案|解答|步骤|"
     r"^(?:i )?hope (?:this|that|it)\b|^thank|^good luck|^let me know",
     re.IGNORECASE,
 )
@@ -183,7 +218,7 @@ def _mention(text: str) -> tuple[int, str] | None:
         phrase = _phrase(text[start : start + MAX_ANSWER]).strip()
         words_alone = not _NAMES_VALUE.search(phrase) and not numerals.spelled(phrase)
         points = _POINTS.search(text[max(0, place.start() - 12) : place.start()])
-        remarks = not phrase or _REMARK.match(phrase) or (words_alone and _REMARK_IF_WORDS.match(phrase))
+        remarks = not phrase or _REMARK.match(phrase.lstrip("*")) or (words_alone and _REMARK_IF_WORDS.match(phrase))
         if (points and remarks) or (words_alone and _TELLS.match(text, place.end())):
             continue
         if not remarks and not (points and words_alone):
@@ -207,7 +242,11 @@ def _bold(text: str) -> str | None:
     answer = None
     for match in _BOLD.finditer(text):
         inside = match[1].strip()
-        if inside.endswith(":") or text[match.end() : match.end() + 1] == ":" or _HEADING.search(inside):
+        if (
+            inside.endswith((":", "："))
+            or text[match.end() : match.end() + 1] in (":", "：")
+            or _HEADING.search(inside)
+        ):
             continue
         if not (
             answer and read_number(answer) and _stresses(text[max(0, match.start() - 20) : match.start()], inside)
@@ -234,11 +273,13 @@ def _last_number(text: str) -> str | None:
 
 def _phrase(text: str) -> str:
     """The first sentence, or the displayed formula with which the text begins."""
-    if math := _MATH.match(text):
-        return math[0]
-    line = text if text.startswith("\\begin") else text.partition("\n")[0]
-    depth, at = 0, 0
-    for end in _SENTENCE_END.finditer(line):
+    first = _MATH.match(text)
+    if first and first[0].startswith(("\\[", "$$")):
+        return first[0]
+    at = first.end() if first else 0
+    line = text if text.startswith("\\begin") else text[:at] + text[at:].partition("\n")[0]
+    depth = 0
+    for end in _SENTENCE_END.finditer(line, at):
         depth += line.count("{", at, end.start()) - line.count("}", at, end.start())
         at = end.start()
         if depth <= 0:
@@ -253,6 +294,8 @@ def _from_phrase(phrase: str) -> str | None:
             return clean(option[0].replace("**", "") + _option_text(phrase[option.end() :]))
     if explained := _explained(phrase):
         return explained
+    if first := _PIECE.match(phrase):
+        return _from_pieces(phrase, first)
     for pattern in (_BOLD, _MATH):
         inner = _last(pattern.finditer(phrase))
         if inner:
@@ -264,13 +307,49 @@ def _from_phrase(phrase: str) -> str | None:
     if aside := _ASIDE.search(phrase):
         if numbers and numbers[0].start() > aside.start():
             return clean(phrase[: aside.start()])
-    if len(numbers) > 1 and _is_one_answer(read(phrase)):
+    # Also "1 1/2 cups".
+    if sum(len(number[0].split()) for number in numbers) > 1 and _is_one_answer(read(phrase)):
         return clean(phrase)
     if numbers and "=" not in phrase and _LEADS.match(phrase, numbers[0].end()) and not phrase[: numbers[0].start()]:
         return clean(numbers[0][0])
     if numbers and (more := _more_than_a_number(phrase)):
         return clean(more)
     return clean(numbers[-1][0]) if numbers else clean(phrase)
+
+
+def _from_pieces(phrase: str, first: re.Match[str]) -> str | None:
+    """The answer of a phrase that begins with a formula or bold words: these, and what is joined to them."""
+    plain = _MARKS.sub("", phrase)
+    if result := _WORKED_OUT.match(phrase, first.end()):
+        return _from_phrase(phrase[result.end() :])
+    if _GOES_ON.match(phrase, first.end()):
+        return _from_phrase(plain)
+    if _SCALED.search(plain) and read_number(plain):
+        return clean(plain)
+    pieces = [first]
+    while join := _JOINS.match(phrase, pieces[-1].end()):
+        if not (piece := _PIECE.match(phrase, join.end())):
+            break
+        pieces.append(piece)
+    if len(pieces) > 1 and _VERB.match(phrase[pieces[-1].end() :].lstrip()):
+        pieces.pop()  # "$5$, and $6$ is too many"
+    inside = [next(group for group in piece.groups() if group is not None).strip() for piece in pieces]
+    if len(pieces) > 1 and _ENDS_JOINED.match(phrase, pieces[-1].end()):
+        if not _are_equal(inside):
+            return clean(_MARKS.sub("", phrase[: pieces[-1].end()]))
+    elif (rest := phrase[first.end() :]).strip() and not _VERB.search(_PIECE.sub("", phrase)):
+        found = read(plain)
+        if isinstance(found, Row):
+            if re.search(r"\b(?:and|or)\b", rest) and _is_one_answer(found) and not _are_equal(found.items):
+                return clean(plain)
+        elif re.search(r"\d", rest) and _is_one_answer(found):
+            return clean(plain)
+    return _from_phrase(inside[0]) if first[1] else clean(inside[0])
+
+
+def _are_equal(items: Sequence[str]) -> bool:
+    """Whether answers are one in several writings ("1/2 or 0.5")."""
+    return all(not too_large(item) and compare(items[0], item) for item in items)
 
 
 def _is_formula(phrase: str) -> bool:

@@ -28,12 +28,22 @@ from drp_hf.records import final_response, render_output
         ("3 * 4 = 12\n#### 12", "12"),
         ("#### Step 2\nNow 3 * 4 gives **12 apples**", "12"),
         ("So 3 sprints of 60 meters: 180 meters.", "180"),
+        ("So the probability is 3/4.", "3/4"),
+        ("So she needs 1 1/2.", "1 1/2"),
+        ("By 16:00 2/3 of the remaining people had voted.", "2/3"),
+        ("So the probability is 1 / 29,322,216.", "1 / 29,322,216"),
+        (r"So it is 1/29,\!322,\!216.", r"1/29,\!322,\!216"),
         ("It fell to -10 degrees", "-10"),
         ("from 20-10", "10"),
         (r"Thus \(x = \boxed{3}\) or \(x = \boxed{-2}\).", "3, -2"),
         (r"Thus \boxed{86} glasses and \boxed{42} plates.", "86, 42"),
         (r"So \boxed{12}. And then \boxed{5}.", "5"),
         (r"\boxed{5} and the final answer is \boxed{5}", "5"),
+        (r"$\boxed{3}, \boxed{4}$", "3, 4"),
+        (r"$x_1 = \boxed{3}$, $x_2 = \boxed{4}$", "3, 4"),
+        (r"$x=\boxed{3}$ or $x=\boxed{4}$", "3, 4"),
+        (r"$\boxed{3}$, $\boxed{3}$", "3"),
+        (r"\boxed{3}, so in all \boxed{4}", "4"),
         ("The answer is option B.", "option B"),
         ("The correct answer is **B) 12**.", "B) 12"),
         ("The correct option is (C).", "(C)"),
@@ -69,6 +79,73 @@ from drp_hf.records import final_response, render_output
     ],
 )
 def test_extract_answer(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("The answer is $2$ or $3$.", "2 or 3"),
+        (r"The answer is \(x = 2\) or \(x = 3\).", "x = 2 or x = 3"),
+        ("The final answer is $x = 2$ and $y = 3$.", "x = 2 and y = 3"),
+        ("The answer is $2$, $3$ and $5$.", "2, 3 and 5"),
+        ("The answer is $2$ or $3$, depending on the sign.", "2 or 3"),
+        (r"The answer is $\sqrt{2}$ or $-\sqrt{2}$.", r"\sqrt{2} or -\sqrt{2}"),
+        ("The answer is **2** or **3**.", "2 or 3"),
+        ("The answer is $3$ apples and $4$ pears.", "3 apples and 4 pears"),
+        ("The answer is $3$ hours and $20$ minutes.", "3 hours and 20 minutes"),
+        ("The answer is $5$ million.", "5 million"),
+        ("The answer is $10$ divided by $2$, which is $5$.", "5"),
+        ("The answer is $x$ = 5.", "x = 5"),
+        # What only explains the first one adds nothing to it.
+        ("The answer is $5$ dollars.", "5"),
+        (r"The answer is $\frac12$ or $0.5$.", r"\frac12"),
+        ("The answer is $5$ because $2+3=5$.", "5"),
+        (r"The answer is $12$, since $3 \cdot 4 = 12$ and 5 > 2.", "12"),
+        ("The answer is $5$, and $6$ is too many.", "5"),
+        ("The answer is $x = 5$, where $y = 3$.", "x = 5"),
+        ("The answer is $18$ dollars per day for $5$ days.", "18"),
+        ("The answer is $3$ of the $12$ apples.", "3"),
+        ("The answer is $7$ apples, $3$ more than $4$.", "7"),
+        ("The answer is **18** dollars per day for 5 days.", "18"),
+        ("The answer is: **18** eggs, 3 more than 15.", "18"),
+        ("The answer is **18** dollars on **Monday**.", "18"),
+        ("The answer is **18.** It takes 5 days.", "18"),
+        ("The answer is **Evelyn**, who ran 5 miles.", "Evelyn"),
+        ("The answer is **B**, because A has 5 sides.", "B"),
+    ],
+)
+def test_a_phrase_that_begins_with_a_formula_or_bold_words(text, answer):
+    assert extract_answer(text) == answer
+
+
+@pytest.mark.parametrize("gold", ["$2$ or $3$", "$x = 2$ and $y = 3$", r"\(2\) or \(3\)", r"$\{1,2\}$ and $\{3\}$"])
+def test_final_responses_give_several_formulas_back(gold):
+    assert answers_match(gold, extract_answer(final_response(gold))).correct
+    assert not answers_match(gold, "2").correct
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("答案是14。", "14"),
+        ("所以最终答案为42元。", "42"),
+        ("答案：14", "14"),
+        ("**答案：** 14个苹果", "14"),
+        ("**答案：14**", "14"),
+        ("**答案**\n\n14", "14"),
+        (r"答案：\boxed{14}", "14"),
+        ("答案是 $2$ 或 $3$。", "2 或 3"),
+        ("答案是2个或3个。", "2个或3个"),
+        ("答案是18美元，每天5个。", "18"),
+        ("答案是14，因为3*4+2=14。", "14"),
+        ("答案是14。这个答案是正确的。", "14"),
+        ("一共有14个苹果。答案是否正确？", "14"),
+        ("汤姆一共有14个苹果。", "14"),
+        ("所以x等于-5。", "-5"),
+    ],
+)
+def test_chinese_answers(text, answer):
     assert extract_answer(text) == answer
 
 
@@ -195,6 +272,14 @@ def test_bold_words_that_only_stress_something_do_not_replace_a_number(text, ans
         ("So the student is Evelyn.", r"\text{Evelyn}", True),
         (r"Hence \(d = 3\sqrt{13}\).", r"3\sqrt{13}", True),
         ("So they are done.", "540", False),
+        ("So the probability is 3/4.", "3/4", True),
+        ("So the probability is 3/4.", "4", False),
+        ("So she needs 1 1/2.", "1.5", True),
+        ("So she needs 1 1/2.", "2", False),
+        (r"So it is \frac{1}{29,\!322,\!216}.", r"\dfrac{1}{29,\!322,\!216}", True),
+        ("所以答案是42。", "42", True),
+        ("一共142个。", "42", False),
+        ("So x14.", "14", False),
     ],
 )
 def test_states_answer(ending, gold, states):
@@ -229,6 +314,9 @@ def test_gold_that_parses(gold):
     [
         "this answer is correct. ",
         "**at the **5** ",
+        "the answer is **5",
+        "the answer is $2$ or ",
+        "答案：",
         "the answer is 1 a (1) ",
         "\\boxed{",
         "{",
