@@ -17,7 +17,7 @@ __all__ = ["answers_match", "extract_answer", "parses", "read_number", "stated_a
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _JOINS_BOXES = re.compile(
-    r"(?:[^.\n]{0,50}\b(?:and|or)|[ \\)$]{0,8}[,;])(?:\\?\)|\}|[\s,(\\$]|\b[A-Za-z](?:_\{?\w\}?)?\s?=)*"
+    r"(?:[^.\n]{0,50}\b(?:and|or)|[ \\)$]{0,8}[,;])(?:[\s,()\\$}]|\b[A-Za-z](?:_\{?\w\}?)?\s?=)*"
 )
 _SAID = re.compile(
     r"(?:\b(?:final\s+)?answer\s+(?:is|equals|=)|\bfinal\s+answer\b|"

@@ -319,6 +319,7 @@ def test_gold_that_parses(gold):
         "答案：",
         "the answer is 1 a (1) ",
         "\\boxed{",
+        "\\boxed{5}, " + "\\)" * 30 + "x",
         "{",
         "**",
         "$",
