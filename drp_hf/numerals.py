@@ -112,11 +112,12 @@ def false_equation(text: str) -> str:
 
 def _begins(text: str, equation: re.Match[str]) -> bool:
     """Whether an equation is surely all of its left side, and not the end of something longer."""
-    seen = text[max(0, equation.start() - _BEFORE) : equation.start()]
-    before = seen.rstrip()
+    before = text[max(0, equation.start() - _BEFORE) : equation.start()]
+    space = before[len(before.rstrip()) :]
+    before = before.rstrip()[-_BEFORE // 3 :]
     if _GOES_ON.search(before) or (measured := _MEASURED.search(before)) and read_unit(measured[1]):
         return False
-    if not before or "\n" in seen[len(before) :]:
+    if not before or "\n" in space:
         return True
     begins = _BEGINS.search(before)
     if begins is None:
@@ -124,7 +125,7 @@ def _begins(text: str, equation: re.Match[str]) -> bool:
     if begins["dollar"]:
         return _CLOSES.match(text, equation.end()) is not None
     # "3:4 + 2" and "1.5 + 2": there is no space after what is part of a number.
-    return before != seen or not begins[0][-1].isascii() or begins[0][-1] in "[("
+    return bool(space) or not begins[0][-1].isascii() or begins[0][-1] in "[("
 
 
 def _value(words: str) -> int:
