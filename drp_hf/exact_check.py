@@ -44,7 +44,7 @@ MAX_ITEMS = 12
 _ARTICLE = re.compile(r"^(?:an?|the) (?=\w{3})")
 # "\\frac{\\pi}{2}\\text{ rad}", "16\\pi\\ \\text{cm}^2".
 _NAMED_UNIT = re.compile(
-    r"(?P<of>.*?\S)\s*(?:\\[,;:! ]|~|\s)*\\(?:text|textrm|mathrm|mbox)\s*\{(?P<unit>[^{}]{1,40})\}"
+    r"(?P<of>.*?\S)(?:\\[,;:! ]|~|\s)*\\(?:text|textrm|mathrm|mbox)\s*\{(?P<unit>[^{}]{1,40})\}"
     r"(?P<power>\s*\^\s*(?:\d|\{\d\}))?\Z",
     re.DOTALL,
 )
@@ -83,9 +83,14 @@ def compare(gold: str, predicted: str, ask: Ask = lambda gold, predicted: None) 
 def _without_unit(gold: str, predicted: str) -> tuple[str, str] | None:
     """The two answers without the unit behind a formula, if one of them has one: its letters are no variables."""
     formulas = [_before_unit(answer) for answer in (gold, predicted)]
-    if formulas.count(None) != 1:
+    if formulas.count(None) != 1 or _has_unit(gold if formulas[0] is None else predicted):
         return None
     return formulas[0] or gold, formulas[1] or predicted
+
+
+def _has_unit(answer: str) -> bool:
+    number = read(unlabelled(typeset(answer)))
+    return isinstance(number, PlainNumber) and number.unit is not None
 
 
 def _before_unit(answer: str) -> str | None:
