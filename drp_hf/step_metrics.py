@@ -25,10 +25,11 @@ def group_code(span: Span) -> int:
 
 
 class StepMetrics:
-    """Sums over the tokens with a label since the last report, on the device of the model."""
+    """Sums over the tokens with a label since the last report."""
 
     def __init__(self):
         self._sums: torch.Tensor | None = None
+        self._device: torch.device | None = None
 
     def add(self, log_probs: torch.Tensor, groups: torch.Tensor, mask: torch.Tensor) -> None:
         """Counts tokens.
@@ -39,9 +40,11 @@ class StepMetrics:
             mask: whether there is a label, of the same shape.
         """
         values = torch.stack([-log_probs.detach().float(), mask.float()]).reshape(2, -1)
-        if self._sums is None:
-            self._sums = values.new_zeros(2, len(GROUPS))
-        self._sums.index_add_(1, groups.reshape(-1).long(), values)
+        sums = values.new_zeros(2, len(GROUPS)).index_add_(1, groups.reshape(-1).long(), values)
+        # In float32, millions of tokens are a sum to which the next one adds nothing. Not every device has float64;
+        # SFTTrainer has waited for this batch already, to log its figures.
+        self._device = sums.device
+        self._sums = sums.cpu().double() + (0 if self._sums is None else self._sums)
 
     def report(self, total: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
         """The figures since the last report: of every action (or region) and skill category that occurred.
@@ -55,7 +58,7 @@ class StepMetrics:
         """
         if self._sums is None:
             return {}
-        nll, count = total(self._sums).tolist()
+        nll, count = total(self._sums.to(self._device, torch.float32)).tolist()
         self._sums = None
         figures = {}
         for kind, name_of in (("action", lambda group: group[0]), ("skill", lambda group: group[1])):

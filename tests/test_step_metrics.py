@@ -37,6 +37,13 @@ def test_loss_and_share_by_action_and_by_skill():
     assert metrics.report(lambda sums: sums) == {}  # every token is told of once
 
 
+def test_a_token_counts_however_many_went_before_it():
+    metrics = StepMetrics()
+    for loss in (2.0**24, *[1.0] * 8):  # in float32, 2**24 + 1 is 2**24
+        metrics.add(torch.tensor([[-loss]]), codes(KEEP), torch.tensor([[True]]))
+    assert metrics.report(lambda sums: sums)["action_loss/KEEP"] == (2**24 + 8) / 9
+
+
 def test_the_sums_of_all_processes_are_told():
     metrics = StepMetrics()
     metrics.add(torch.tensor([[-1.0]]), codes(KEEP), torch.tensor([[True]]))
