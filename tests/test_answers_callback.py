@@ -13,7 +13,7 @@ import torch
 from accelerate import ParallelismConfig
 from datasets import Dataset
 from peft import LoraConfig
-from test_drp_trainer import make_rows
+from test_drp_trainer import TextProcessor, make_rows
 from transformers import (
     AutoTokenizer,
     EarlyStoppingCallback,
@@ -166,6 +166,13 @@ def test_known_answers_have_their_exact_figures(trainer_of, tokenizer, lora, bat
     assert entry[TOKENS] == (sum(tokens) + 40) / 4
     assert entry[FINISHED] == 3 / 4
     assert entry["step"] == 0
+
+
+def test_a_model_with_a_processor_answers_with_its_tokenizer(trainer_of, tokenizer):
+    processor = TextProcessor(tokenizer, chat_template=tokenizer.chat_template)
+    trainer = trainer_of(chain_model(tokenizer), tokenizer=processor)
+    entry = begin(trainer, AnswersCallback(trainer, FINE, every=1, max_tokens=40))
+    assert (entry[ACCURACY], entry[TOKENS]) == (1, count(tokenizer, OUTPUTS["How many apples"]))
 
 
 def test_a_model_that_is_always_right(trainer, tokenizer):

@@ -39,7 +39,7 @@ class StudentEngine(LocalEngine):
                 "Held-out answers cannot be written with tensor, context or sequence parallelism: set the parallel "
                 "sizes to 1, or leave the callback out."
             )
-        tokenizer, model = trainer.processing_class, trainer.model
+        tokenizer, model = trainer._tokenizer, trainer.model  # the processing class may be a processor
         eos = stop_ids(tokenizer, model.generation_config.eos_token_id)
         super().__init__(tokenizer.name_or_path, tokenizer, model.config, eos)
         self.trainer = trainer
