@@ -100,7 +100,8 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
     where \\( w_i < 0 \\) (`deleted_unlikelihood`) the unlikelihood, which `loss_type` leaves as it is. With all
     weights 1 it is `SFTTrainer`'s loss to the last bit; with weights of 0 and 1 it is `SFTTrainer`'s loss with labels
     of -100. (As there, `average_tokens_across_devices=False` makes the sums those of each device, and an evaluation's
-    loss is the mean of its batches' losses.)
+    loss is the mean of its batches' losses. Of models with `accepts_loss_kwargs = False`, such as Qwen3-VL's,
+    `SFTTrainer` takes the mean of the micro-batches' means, and so does this with no weights but 0 and 1.)
 
     What is trained is what the model must write. A conversational prompt is rendered by the chat template with the
     generation prompt; the completion follows as it is in the row, then the stop token, which is in the loss. Two
@@ -193,6 +194,10 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         )
         if "input_ids" not in first_row and isinstance(first_row.get("prompt"), list):
             check_stop(self._tokenizer, self.model.generation_config)
+        if self._weighted:
+            # transformers then counts the tokens of an optimiser step whatever the model is. The model is not given
+            # the count: SFTTrainer asks it for log-probabilities alone.
+            self.model_accepts_loss_kwargs = True
         self._step_metrics = {"train": StepMetrics(), "eval": StepMetrics()}
         parallelism = self.accelerator.parallelism_config
         sequences_are_cut = parallelism is not None and (parallelism.cp_enabled or parallelism.sp_enabled)

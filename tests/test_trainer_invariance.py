@@ -1,4 +1,5 @@
 import pytest
+from transformers import LlamaForCausalLM
 
 from benchmarks.trainer_invariance import BOUND, CUTS, STEPS, distance, train, train_in_processes
 from drp_hf.drp_trainer import DRPTrainer
@@ -17,6 +18,11 @@ def expected():
 @pytest.mark.parametrize(("batch", "accumulation"), CUTS[1:])
 def test_losses_do_not_depend_on_how_a_batch_is_cut(expected, batch, accumulation):
     assert distance(train(batch, accumulation, **SIZES), expected) <= BOUND
+
+
+def test_losses_do_not_depend_on_it_where_the_model_takes_no_count_of_tokens(expected, monkeypatch):
+    monkeypatch.setattr(LlamaForCausalLM, "accepts_loss_kwargs", False, raising=False)  # as Qwen3-VL has it
+    assert distance(train(*CUTS[-1], **SIZES), expected) <= BOUND
 
 
 @pytest.mark.slow
