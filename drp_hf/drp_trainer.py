@@ -124,8 +124,8 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
         train_dataset ([`~datasets.Dataset`] or [`~datasets.IterableDataset`]):
             Rows of `prompt` and `completion`, both conversational (`completion` is one assistant message) or both
             plain text, and, for weights by step, `steps`: a list of `start`, `end` (characters of the completion's
-            text), `action`, and optionally `skill` and `category`. Steps tile the reasoning. Data that has been
-            tokenized already (`input_ids`) is taken as `SFTTrainer` does.
+            text), `action`, and optionally `skill` and `category`. Steps tile the reasoning; white space between two
+            belongs to the first. Data that has been tokenized already (`input_ids`) is taken as `SFTTrainer` does.
         eval_dataset ([`~datasets.Dataset`], [`~datasets.IterableDataset`] or `dict` of them, *optional*):
             Evaluation data with the same columns.
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):

@@ -263,7 +263,11 @@ def _tile(text: str, border: int, stop: int, steps: Sequence[Span]) -> list[Span
         ]
     spans, position = [Span(0, border, Region.PROMPT)], border
     for step in steps:
-        spans += [*_between(regions, position, step.start), step]
+        if isinstance(spans[-1].kind, Action) and text[position : step.start].isspace():
+            spans[-1] = spans[-1]._replace(end=step.start)  # as in a corpus, whose steps end with their white space
+        else:
+            spans += _between(regions, position, step.start)
+        spans.append(step)
         position = step.end
     return [*spans, *_between(regions, position, stop), Span(stop, len(text), Region.STOP)]
 

@@ -1,5 +1,6 @@
 import copy
 from importlib import resources
+from itertools import pairwise
 
 import pytest
 from transformers import AutoTokenizer
@@ -151,6 +152,27 @@ def test_without_think_tags_all_that_is_in_no_step_is_the_answer(tokenizer):
     gap = {**row, "steps": [step, {"start": 15, "end": 20, "action": "KEEP"}]}
     with pytest.raises(DRPError, match="The row has steps that do not tile its reasoning: 'It' is in none of them"):
         RowRenderer(tokenizer)(gap, "The row")
+
+
+@pytest.mark.parametrize("reasoning", ["A.\n\nB.\n \nC.", "\nA. B. C.\n\n"])
+def test_white_space_between_two_steps_belongs_to_the_first(tokenizer, reasoning):
+    content = render_output(reasoning, final_response("7"))
+    starts = [content.index(letter) for letter in "ABC"]
+    steps = [{"start": at, "end": at + 2, "action": "KEEP"} for at in starts]
+    row = make_row(completion=[{"role": "assistant", "content": content}], steps=steps)
+    rendered = RowRenderer(tokenizer)(row, "The row")
+    parts = [(str(span.kind), rendered.text[span.start : span.end]) for span in rendered.spans[1:-1]]
+    assert parts == [
+        ("other", content[: starts[0]]),
+        *[("KEEP", content[start:end]) for start, end in pairwise([*starts, starts[2] + 2])],
+        ("think_close", content[starts[2] + 2 : content.index("</think>")] + "</think>"),
+        ("answer", "\n\nThe answer is 7."),
+    ]
+    plain = {"prompt": "How?", "completion": " A.\n\nB. ", "steps": [{"start": 1, "end": 3, "action": "KEEP"}]}
+    plain["steps"].append({"start": 5, "end": 7, "action": "MERGE"})
+    rendered = RowRenderer(tokenizer)(plain, "The row")
+    parts = [(str(span.kind), rendered.text[span.start : span.end]) for span in rendered.spans[1:-1]]
+    assert parts == [("answer", " "), ("KEEP", "A.\n\n"), ("MERGE", "B."), ("answer", " ")]
 
 
 def test_an_empty_reasoning_needs_no_step(tokenizer):

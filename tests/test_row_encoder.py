@@ -176,6 +176,17 @@ def test_step_normalization_gives_every_step_its_weight(tokenizer):
         assert sums == pytest.approx(expected | rest)
 
 
+def test_what_separates_two_steps_weighs_what_the_first_one_does(tokenizer):
+    whole = make_row(["2 + 3 = 5\n\n", "5 * 4 = 20\n\n", "20 - 1 = 19"])
+    apart = copy.deepcopy(whole)
+    for step in apart["steps"][:2]:
+        step["end"] -= 2  # a user's own steps, split at the blank lines
+    for every in (rules(KEEP=0, MERGE=0), WeightRules(step_normalization="step")):
+        encoder = RowEncoder(tokenizer, every)
+        weights = [[token.weight for token in encoder.preview(row)] for row in (apart, whole)]
+        assert weights[0] == weights[1]
+
+
 def test_a_row_that_weighs_nothing_is_refused(tokenizer):
     nothing = WeightRules(
         action_weights=dict.fromkeys(ACTIONS, 0), answer_weight=0, think_close_weight=0, eos_weight=0
