@@ -406,6 +406,10 @@ class DRPTrainer(PublishingTrainer, SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         weights = self._weights(inputs, warming_up=self.model.training) if self._weighted else None
         columns = {name: inputs.pop(name) for name in TOKEN_COLUMNS if name in inputs}
+        if WARMUP_WEIGHTS in columns:
+            # The data has a label for whatever weighs something at some time of the warm-up.
+            inputs["labels"] = inputs["labels"].clone()
+            inputs["labels"][..., 1:].masked_fill_(weights == 0, IGNORED)
         # SFTTrainer runs the model and logs its metrics. Its own loss is one more sum over tokens.
         recorder = _Recorder(model)
         result = super().compute_loss(recorder, inputs, return_outputs, num_items_in_batch)

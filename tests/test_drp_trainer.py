@@ -410,6 +410,39 @@ def test_a_warm_up_begins_at_equal_weights_and_evaluations_have_the_full_ones(tr
     assert trainer.evaluate(rows)["eval_loss"] == without.evaluate(rows)["eval_loss"]
 
 
+def metrics(entry):
+    """What is said of the tokens in the loss."""
+    names = ("entropy", "accuracy", "action_", "skill_")
+    return {name: value for name, value in entry.items() if any(part in name for part in names)}
+
+
+def test_what_a_warm_up_leads_to_0_leaves_the_metrics(train, rows):
+    settings = {"learning_rate": 0.0, "per_device_train_batch_size": 6, "max_steps": 3}
+    settings["action_weights"] = {"KEEP": 0, "MERGE": 0.3}
+    *_, warm = train(DRPTrainer, rows, weight_warmup_steps=2, **settings)
+    *_, full = train(DRPTrainer, rows, **settings)
+    during, after = warm.state.log_history[:2], warm.state.log_history[2]
+    assert all(entry["action_tokens/KEEP"] > 0 for entry in during)
+    assert metrics(after) == pytest.approx(metrics(full.state.log_history[2]), rel=1e-5)
+    assert "action_tokens/KEEP" not in after
+    warm.state.global_step = 0  # an evaluation takes the full weights at any time
+    for trainer in (warm, full):
+        trainer.evaluate(rows)
+    assert metrics(warm.state.log_history[-1]) == pytest.approx(metrics(full.state.log_history[-1]), rel=1e-5)
+
+
+def test_deleted_steps_come_into_the_loss_with_a_warm_up(train, rows):
+    settings = {"learning_rate": 0.0, "per_device_train_batch_size": 6, "max_steps": 3}
+    settings |= {"loss_scope": "masked-raw", "deleted_unlikelihood": 0.5}
+    losses, _, warm = train(DRPTrainer, as_raw(rows), weight_warmup_steps=2, **settings)
+    full, _, without = train(DRPTrainer, as_raw(rows), **settings)
+    masked, _, _ = train(DRPTrainer, as_raw(rows), **{**settings, "deleted_unlikelihood": 0.0})
+    entries = [trainer.state.log_history[:3] for trainer in (warm, without)]
+    assert ["action_loss/DELETE" in entry for entry in entries[0]] == [False, True, True]
+    assert losses[0] == pytest.approx(masked[0], rel=1e-6) and losses[2] == pytest.approx(full[2], rel=1e-6)
+    assert metrics(entries[0][2]) == pytest.approx(metrics(entries[1][2]), rel=1e-5)
+
+
 def test_loss_and_tokens_are_logged_by_action_and_by_skill(train, rows):
     _, _, trainer = train(DRPTrainer, rows, per_device_train_batch_size=3, learning_rate=0.0, logging_steps=2)
     (entry,) = [entry for entry in trainer.state.log_history if "loss" in entry]

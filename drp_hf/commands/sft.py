@@ -70,8 +70,8 @@ def main(arguments: SFTArguments, training: DRPConfig, model_config: ModelConfig
     With `answers_problems`, the curve of tokens and accuracy is printed and drawn into `answers.png`, too.
 
     Returns:
-        The figures: `rows`, `trained_tokens` (tokens with a loss, all epochs), `steps`, `loss_first`, `loss_last` and
-        `seconds`.
+        The figures: `rows`, `trained_tokens` (tokens with a loss, were it only in a warm-up, all epochs), `steps`,
+        `loss_first`, `loss_last` and `seconds`.
     """
     arguments = view_of(arguments, training)
     check("sft", arguments, training, model_config)
