@@ -177,8 +177,8 @@ def _asked(evaluation: Evaluation) -> str:
     """What runs have in common that are seeds of one another: the model and, as far as is known, how it was asked."""
     info, settings = read_run_info(evaluation.folder), {}
     if info.get("stage") == "evaluate":
-        settings = {name: value for name, value in info["config"].items() if name not in NOT_ASKED}
-        settings["fingerprint"] = info["inputs"].get(evaluation.model)
+        settings = {name: value for name, value in info.get("config", {}).items() if name not in NOT_ASKED}
+        settings["fingerprint"] = info.get("inputs", {}).get(evaluation.model)
     return json.dumps([evaluation.model, evaluation.max_tokens, settings], sort_keys=True)
 
 
