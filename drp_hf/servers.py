@@ -52,6 +52,12 @@ class Manners:
         self.tokens = Pace(tokens_per_minute)
         self.paused_until = 0.0
 
+    def client(self, **options: Any) -> openai.AsyncOpenAI:
+        """A client that sends a request once, and holds it back until it may be sent."""
+        hooks = {"request": [self.before_sending], "response": [self.when_answered]}
+        http_client = openai.DefaultAsyncHttpxClient(event_hooks=hooks)
+        return openai.AsyncOpenAI(max_retries=0, http_client=http_client, **options)
+
     async def before_sending(self, request: Any) -> None:
         """Returns when the request may be sent."""
         await self.slots.acquire()

@@ -262,13 +262,8 @@ class Server:
         caution = Caution()
 
         async def work() -> None:
-            hooks = {"request": [manners.before_sending], "response": [manners.when_answered]}
-            async with openai.AsyncOpenAI(
-                max_retries=0,
-                timeout=openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-                http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks),
-                **self.options,
-            ) as client:
+            timeout = openai.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+            async with manners.client(timeout=timeout, **self.options) as client:
                 await asyncio.gather(*(worker(client) for _ in range(min(concurrency, len(bodies)))))
 
         async def worker(client: openai.AsyncOpenAI) -> None:

@@ -89,15 +89,11 @@ class ChatAsker(Asker):
                 finished(key, turn.row, turn.final)
                 await asyncio.sleep(0)  # rows that need no request must not keep the others from being sent
 
-        hooks = {"request": [self.manners.before_sending], "response": [self.manners.when_answered]}
-        client = openai.AsyncOpenAI(
-            max_retries=0,
-            timeout=self.timeout,
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks),
-            **self.options,
-        )
         try:
-            async with client as self.client, asyncio.TaskGroup() as group:
+            async with (
+                self.manners.client(timeout=self.timeout, **self.options) as self.client,
+                asyncio.TaskGroup() as group,
+            ):
                 for _ in range(READY * self.concurrency):
                     group.create_task(hold_conversations())
         finally:
