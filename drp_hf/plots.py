@@ -73,7 +73,7 @@ def length_histograms(lengths: Mapping[str, Sequence[int]], theme: Theme = "ligh
             axes.axvline(median, color=INK[theme], linewidth=1.4)
             axes.set_title(f"{short(name)}: median {median:,.0f}", loc="left", fontsize=10.5)
             axes.yaxis.set_major_locator(_few_ticks())
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+            axes.yaxis.set_major_formatter(_share)
             axes.grid(axis="y")
         if logarithmic:
             strips[-1].set_xscale("log")
@@ -143,7 +143,7 @@ def budget_curves(
         axes.set_xlim(left, right)
         axes.set_ylim(0, 1.02)
         token_axis(axes, "budget: tokens after which an output is cut")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.yaxis.set_major_formatter(_share)
         axes.set_ylabel("accuracy")
         axes.grid(axis="y")
         drawn.legend(loc="outside lower left", fontsize=9.5, handlelength=3.2)
@@ -215,7 +215,7 @@ def pareto(
         axes.margins(0.12, 0.12)
         lines += draw_frontier(axes, list(measured.values()), theme, label="frontier of what was measured")
         token_axis(axes, "mean tokens of an output")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if value <= 1 else "")
+        axes.yaxis.set_major_formatter(_share)
         axes.set_ylabel("accuracy")
         axes.grid()
         drawn.legend(loc="outside lower left", fontsize=9.5)
@@ -303,7 +303,7 @@ def skill_bars(
             )
             left = [start + width for start, width in zip(left, widths, strict=True)]
         axes.invert_yaxis()
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g}%")
+        axes.xaxis.set_major_formatter(_share)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("share of the original reasonings (characters)")
@@ -339,7 +339,7 @@ def position_bars(shares: Mapping[Action, Sequence[float]], theme: Theme = "ligh
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+            axis.set_major_formatter(_share)
         axes.set_xlabel("place in the reasoning, from its beginning to its end")
         axes.set_ylabel("share of the text")
         drawn.legend(loc="outside upper center", ncols=4, fontsize=9.5, handlelength=1.4, columnspacing=1.2)
@@ -382,7 +382,7 @@ def answers_curve(
             steps, accuracy, color=BEFORE[theme], marker="s", linestyle="dashed", linewidth=2, label="accuracy"
         )
         right.set_ylim(0, 1.1)
-        right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}" if value <= 1 else "")
+        right.yaxis.set_major_formatter(_share)
         right.set_ylabel("accuracy")
         lines = [tokens_line, accuracy_line]
         axes.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
@@ -396,6 +396,11 @@ def _few_ticks():
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(3)
+
+
+def _share(value: float, _: int) -> str:
+    """A tick's label: as many decimals as it has, and nothing above all there is."""
+    return f"{100 * value:g}%" if value <= 1 else ""
 
 
 def token_axis(axes: Axes, label: str) -> None:

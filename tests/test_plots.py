@@ -118,6 +118,15 @@ def test_the_frontier_goes_from_edge_to_edge():
     assert (axes.get_xlim()[1], axes.get_ylim()[0]) == (right, low)
 
 
+@pytest.mark.parametrize("low", [0.1, 0.77, 0.8, 0.85])
+def test_equal_steps_of_an_axis_are_labelled_with_equal_steps(low):
+    points = {"a": Point(300, low + 0.1), "b": Point(200, low + 0.06, None, (low, low + 0.15))}
+    found = texts(plots.pareto(points, form="svg"))
+    labels = np.array([float(text[:-1]) for text in found if re.fullmatch(r"[0-9.]+%", text)])
+    assert len(labels) > 4 and labels.max() <= 100
+    assert np.diff(labels) == pytest.approx(np.full(len(labels) - 1, labels[1] - labels[0]))
+
+
 def test_many_runs_are_named_in_the_legend():
     many = {f"run {n}": Point(100 + 50 * n, 0.5 + n / 20) for n in range(plots.NAMED + 1)}
     few = dict(list(many.items())[: plots.NAMED])
