@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -31,6 +32,7 @@ class Loopback(ThreadingHTTPServer):
     Attributes:
         writing: a lock; while it is held, no answer comes.
         requests: path and body of those that came.
+        received: when they came, in seconds.
         failures: status and headers of answers to the next requests, the last first.
         refused: words of questions that it refuses.
         unsupported: parameters that it does not take.
@@ -46,6 +48,7 @@ class Loopback(ThreadingHTTPServer):
         self.names = names
         self.writing = threading.Lock()
         self.requests = []
+        self.received = []
         self.failures = []
         self.refused = ()
         self.unsupported = ()
@@ -85,6 +88,7 @@ class Answering(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append((self.path, body))
+        self.server.received.append(time.monotonic())
         if self.server.failures:
             status, headers = self.server.failures.pop()
             return self.reply(status, {"error": {"message": "not now"}}, headers)
@@ -221,9 +225,18 @@ def test_without_a_tokenizer_the_server_renders_the_messages(local, server, caps
 
 def test_passing_failures_are_tried_again(local, server):
     engine = make_engine("server", MODEL, base_url=server.url, batch_size=1)
-    server.failures = [(500, {}), (503, {}), (429, {"Retry-After": "0.05"})]
+    server.failures = [(500, {}), (503, {}), (429, {})]
     assert dict(engine.generate(QUESTIONS[:1], Sampling(5))) == dict(local.generate(QUESTIONS[:1], Sampling(5)))
     assert len(server.requests) == 4
+
+
+def test_a_pause_that_the_server_asks_for_is_kept_by_all(local, server):
+    """Nothing is sent into it: neither the two questions that were refused nor the third."""
+    engine = make_engine("server", MODEL, base_url=server.url, batch_size=2)
+    server.failures = [(429, {"Retry-After": "0.4"})] * 2
+    assert dict(engine.generate(QUESTIONS, Sampling(5))) == dict(local.generate(QUESTIONS, Sampling(5)))
+    assert len(server.received) == 2 + len(QUESTIONS)
+    assert min(server.received[2:]) - server.received[0] >= 0.39
 
 
 @pytest.mark.parametrize("model", [MODEL, "./gpt-0"])
