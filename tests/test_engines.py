@@ -65,6 +65,7 @@ def test_finished_answers_come_before_the_others_are_done(engine):
     assert (index, first.finished) == (0, True)
 
 
+@pytest.mark.filterwarnings("error:.past_key_values:FutureWarning")
 def test_what_is_sampled_depends_on_the_seed_and_not_on_the_neighbours(engine):
     sampling = Sampling(16, temperature=1.0, top_p=0.9)
     together = dict(engine.generate(QUESTIONS[:3], sampling, seeds=[7, 8, 9]))

@@ -7,6 +7,7 @@ the model's own arithmetic costs. What all prompts begin with (the system messag
 
 from __future__ import annotations
 
+import inspect
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,9 @@ class TransformersEngine(LocalEngine):
                 f"{model} has layers with sliding-window or linear attention, which this engine cannot run: "
                 "install vLLM and use --engine vllm."
             )
+        # Newer versions of transformers call it `cache`, and will take the old name no more.
+        taken = inspect.signature(self.model.forward).parameters
+        self.cache_name = "cache" if "cache" in taken else "past_key_values"
         stops = stop_ids(tokenizer, self.model.generation_config.eos_token_id)
         super().__init__(model, tokenizer, config, stops, **kwargs)
         self.batch_size = batch_size
@@ -122,7 +126,7 @@ class TransformersEngine(LocalEngine):
         cache = DynamicCache(config=self.model.config)
         if shared:
             ids = torch.tensor([shared], device=self.device)
-            self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **{self.cache_name: cache})
         return cache
 
     def _prefill(self, prompts: list[list[int]], shared: DynamicCache, slots: _Slots, first_slot: int) -> torch.Tensor:
@@ -146,11 +150,11 @@ class TransformersEngine(LocalEngine):
             input_ids=ids,
             attention_mask=mask,
             position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, known:],
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{self.cache_name: cache},
         )
-        slots.fill(first_slot, output.past_key_values, known, [len(prompt) for prompt in prompts])
+        slots.fill(first_slot, cache, known, [len(prompt) for prompt in prompts])
         return output.logits[:, -1]
 
     def _step(self, rows: list[_Row], slots: _Slots) -> torch.Tensor:
@@ -162,8 +166,8 @@ class TransformersEngine(LocalEngine):
             input_ids=torch.tensor([[row.ids[-1]] for row in rows], device=self.device),
             attention_mask=(window <= positions[:, None]).long(),
             position_ids=positions[:, None],
-            past_key_values=slots,
             use_cache=True,
+            **{self.cache_name: slots},
         )
         return output.logits[:, -1]
 
