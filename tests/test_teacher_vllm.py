@@ -111,7 +111,13 @@ def test_ctrl_c_ends_it_at_once_even_as_it_loads(traces, tmp_path):
     log = tmp_path / "log"
     with log.open("wb") as stream:
         command = [sys.executable, "-m", "drp_hf.commands.prune", traces, *where, *flags]
-        run = subprocess.Popen(list(map(str, command)), stderr=stream, stdout=stream, start_new_session=True)
+        run = subprocess.Popen(
+            list(map(str, command)),
+            stderr=stream,
+            stdout=stream,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        )
         while "Loading" not in log.read_text(encoding="utf-8"):
             assert run.poll() is None, log.read_text(encoding="utf-8")
             time.sleep(0.1)
