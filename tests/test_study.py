@@ -341,16 +341,17 @@ def test_the_frontier_of_all_arms_is_drawn_over_their_tokens(monkeypatch):
 def test_repeats_stand_beside_what_they_repeat(tmp_path):
     first = {"1_reasoner": [REASONER], "5_drp": STUDENTS}
     made = STUDENTS[1].made | {"date": "2020-01-02", "machine": "H200"}
-    again = replace(STUDENTS[1], tests=STUDENTS[0].tests, made=made)
+    again = replace(result("5_drp", 1, [1, 1, 0, 1], [100, 100, 100, 100]), made=made)
     rows = repeats_table(first, {"5_drp": [again]}).splitlines()[2:]
     assert len(rows) == 3
     cells = [cell.strip() for cell in rows[0].strip("|").split("|")]
     assert cells[:5] == ["`5_drp`, 1", "CPU, 2020-01-01", "held-out", "50.0", "50.0%"]
     assert cells[6:9] == ["H200, 2020-01-02", "100.0", "75.0%"] and cells[9].startswith("+25.0 (")
+    assert cells[10] == "3"
     with pytest.raises(DRPError, match="5_drp-1 was made again, but there is no first result of it"):
         repeats_table({"1_reasoner": [REASONER], "5_drp": STUDENTS[:1]}, {"5_drp": [again]})
-    for result in (REASONER, *STUDENTS):
-        write_result(tmp_path, result)
+    for each in (REASONER, *STUDENTS):
+        write_result(tmp_path, each)
     write_result(tmp_path / "repeats", again)
     assert read_tables(tmp_path) == [*tables(first), repeats_table(first, {"5_drp": [again]})]
 

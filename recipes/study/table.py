@@ -120,14 +120,14 @@ def tables(results: Mapping[str, Sequence[Result]]) -> list[str]:
 
 
 def repeats_table(results: Mapping[str, Sequence[Result]], repeats: Mapping[str, Sequence[Result]]) -> str:
-    """Results that were made once more beside the first ones, as Markdown.
+    """Results that were made once more beside the first ones, and how many answers are judged otherwise, as Markdown.
 
     Raises:
         DRPError: there is no first one.
     """
     reasoner = reasoner_of(results)
     table = Table(
-        *("arm, seed", "on", "questions", "tokens", *REPEATED, "again on", "tokens", *REPEATED),
+        *("arm, seed", "on", "questions", "tokens", *REPEATED, "again on", "tokens", *REPEATED, "judged otherwise"),
         box=box.MARKDOWN,
     )
     for again in (result for name in ordered(repeats) for result in repeats[name]):
@@ -140,7 +140,8 @@ def repeats_table(results: Mapping[str, Sequence[Result]], repeats: Mapping[str,
                 found = compare([result], reasoner, test)
                 cells.append((f"{found.tokens:.1f}", *measures(found, REPEATED)))
             on = [f"{result.made['machine']}, {result.made['date']}" for result in (first, again)]
-            table.add_row(f"`{again.arm}`, {again.seed}", on[0], title, *cells[0], on[1], *cells[1])
+            otherwise = str((first.tests[test].right != again.tests[test].right).sum())
+            table.add_row(f"`{again.arm}`, {again.seed}", on[0], title, *cells[0], on[1], *cells[1], otherwise)
     return rendered(table)
 
 
